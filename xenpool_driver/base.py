@@ -1,0 +1,222 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The contract between a compute service and a pool driver.
+
+A service loads a driver with :func:`load_driver` and calls it as Nova's
+compute manager called its virt driver (``nova/virt/driver.py``,
+``add_to_aggregate`` and its neighbours, up to release 22).
+"""
+
+from __future__ import annotations
+
+import abc
+import typing
+
+import stevedore.driver
+import stevedore.exception
+from oslo_config import cfg
+
+from xenpool_driver import exceptions, model
+
+NAMESPACE = 'xenpool.compute_drivers'
+"""The stevedore namespace of pool drivers."""
+
+SlaveInfo = typing.Mapping[str, str]
+"""``{'host': compute host name, 'host_uuid': XenServer uuid,
+'compute_vm_uuid': uuid of its service's guest}``: which host to act for. It
+never holds a password; the receiving service has its own."""
+
+
+class PoolDriver(abc.ABC):
+    """Turns aggregate operations into pool operations.
+
+    Every method is idempotent: what is done already succeeds, with proof,
+    and changes nothing. An aggregate that is not flagged as a pool is left
+    alone, silently.
+
+    Errors, for every method: ``InvalidAggregateAction`` (and its children)
+    when the request was refused and nothing happened; ``AggregateError``
+    when it was tried and failed.
+
+    :param virtapi: callbacks into the compute service, or None.
+    :param conf: options that :func:`xenpool_driver.conf.register_opts`
+        registered.
+    """
+
+    def __init__(
+        self, virtapi: typing.Any = None, conf: cfg.ConfigOpts | None = None
+    ) -> None:
+        self.virtapi = virtapi
+        self.conf = conf
+
+    @abc.abstractmethod
+    def init_host(self, host: str) -> None:
+        """Start to own ``host``; settle what a dead worker left behind."""
+
+    @abc.abstractmethod
+    def add_to_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        slave_info: SlaveInfo | None = None,
+        *,
+        force: bool = False,
+        suspend_ha: bool = False,
+        restore_settings: bool = False,
+        progress: model.Progress | None = None,
+    ) -> None:
+        """Join ``host`` to the pool; the first host becomes its master.
+
+        :param context: the request context, passed on as it is.
+        :param aggregate: the aggregate; stale copies do no harm.
+        :param host: compute host name of the joiner.
+        :param slave_info: given when another service acts for the joiner.
+        :param force: join with ``pool.join_force``.
+        :param suspend_ha: switch HA off around the operation.
+        :param restore_settings: put back the safe settings that the join
+            lost (host other_config, tags, name, logging).
+        :param progress: hears each phase.
+        """
+
+    @abc.abstractmethod
+    def remove_from_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        slave_info: SlaveInfo | None = None,
+        *,
+        successor: str | None = None,
+        allow_data_loss: bool = False,
+        forget: bool = False,
+        drain: bool = False,
+        keep_disabled: bool = False,
+        wait: bool = False,
+        suspend_ha: bool = False,
+        progress: model.Progress | None = None,
+    ) -> None:
+        """Eject ``host`` from the pool. Its local disks are wiped.
+
+        :param successor: compute host name of the next master, when
+            ``host`` is the master and others remain.
+        :param allow_data_loss: go on although local disks hold data.
+        :param forget: the host is dead: only forget its record, once the
+            coordinator agrees that it is dead.
+        :param drain: first move its virtual machines away.
+        :param keep_disabled: leave the host disabled when draining fails.
+        :param wait: also wait until the host is back as a pool of its own.
+        """
+
+    @abc.abstractmethod
+    def undo_aggregate_operation(
+        self,
+        context: typing.Any,
+        op: typing.Callable[[str], typing.Any],
+        aggregate: model.AggregateLike,
+        host: str,
+        set_error: bool = True,
+    ) -> None:
+        """Put the caller's membership back in line with XAPI.
+
+        :param op: ``aggregate.delete_host`` after a failed add,
+            ``aggregate.add_host`` after a failed remove.
+        :param set_error: whether the request that failed counts as failed.
+        """
+
+    @abc.abstractmethod
+    def set_aggregate_master(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        *,
+        suspend_ha: bool = False,
+        progress: model.Progress | None = None,
+    ) -> None:
+        """Make ``host`` the master of the pool."""
+
+    @abc.abstractmethod
+    def dismiss_aggregate(
+        self, context: typing.Any, aggregate: model.AggregateLike
+    ) -> None:
+        """Delete the aggregate, which has no hosts any more."""
+
+    @abc.abstractmethod
+    def adopt_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+    ) -> None:
+        """Take over the pool that ``host`` belongs to, as it stands."""
+
+    @abc.abstractmethod
+    def check_host(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        *,
+        force: bool = False,
+    ) -> model.Report:
+        """Say everything that speaks against adding ``host``; change nothing."""
+
+    @abc.abstractmethod
+    def check_removal(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+    ) -> model.Report:
+        """Say what speaks against removing ``host``, and what would be lost."""
+
+    @abc.abstractmethod
+    def audit_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        *,
+        fix: bool = False,
+    ) -> model.Report:
+        """Compare what the aggregate says with what XAPI says.
+
+        :param fix: settle what touches only our own metadata.
+        """
+
+    @abc.abstractmethod
+    def recover_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        *,
+        promote: str | None = None,
+    ) -> model.Report:
+        """Settle what dead workers left behind, by looking at XAPI.
+
+        :param promote: compute host name that shall become the master,
+            because the present one is dead. Never done unasked.
+        """
+
+
+def load_driver(
+    conf: cfg.ConfigOpts, virtapi: typing.Any = None
+) -> PoolDriver:
+    """Return the driver that ``[xenpool] compute_driver`` names.
+
+    :raises ConfigurationError: no such plug-in, or it fails to load.
+    """
+    name = conf.xenpool.compute_driver
+    try:
+        manager = stevedore.driver.DriverManager(
+            NAMESPACE,
+            name,
+            invoke_on_load=True,
+            invoke_kwds={'virtapi': virtapi, 'conf': conf},
+        )
+    except (stevedore.exception.NoMatches, RuntimeError) as error:
+        raise exceptions.ConfigurationError(
+            f"[xenpool] compute_driver = {name}: no such plug-in in "
+            f"{NAMESPACE}, or it cannot be loaded ({error})"
+        ) from error
+    driver: PoolDriver = manager.driver
+    return driver

@@ -1,0 +1,31 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Time as an input: whoever waits is given a clock, so that tests own it."""
+
+from __future__ import annotations
+
+import time
+import typing
+
+
+class Clock(typing.Protocol):
+    """What the rest of the package knows of time."""
+
+    def time(self) -> float:
+        """Return seconds since 1970, UTC."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let ``seconds`` pass."""
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    time = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
+
+
+SYSTEM: Clock = SystemClock()
