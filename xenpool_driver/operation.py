@@ -1,0 +1,432 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The frame of every verb: check, save the intent, act, observe, save.
+
+A verb (``verbs/``) says what is special about a kind of request; this file
+says what all kinds have in common:
+
+1. ``prepare``: read, judge, refuse. Nothing was touched, nothing is written.
+2. ``begin``: one transaction admits the request, moves the lifecycle and
+   writes the operation down, with a lease that is renewed from then on.
+3. ``act``: each phase is saved before the call that it announces.
+4. ``observe``: look at XAPI until it shows the goal, or time is over. What
+   the calls answered is a hint; what XAPI shows afterwards is the outcome.
+5. ``finish``: one transaction writes the outcome and the lifecycle's step.
+
+A worker may die at any point. :func:`resume` then takes the operation over
+when its lease has run out, and goes on at step 4; verbs whose calls may
+safely be repeated go on at step 3.
+"""
+
+from __future__ import annotations
+
+import abc
+import collections.abc
+import dataclasses
+import os
+import socket
+import typing
+import uuid
+
+from oslo_config import cfg
+from oslo_log import log
+
+from xenpool_driver import (
+    clock,
+    exceptions,
+    model,
+    pool_states,
+    reconcile,
+    store,
+)
+from xenpool_driver.xapi import connections
+
+LOG = log.getLogger(__name__)
+
+Observation = reconcile.Observation
+
+
+def new_owner() -> str:
+    """Return a name for this worker that no other worker has."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """What every verb works with.
+
+    :ivar conf: the options.
+    :ivar store: what must survive.
+    :ivar connections: the doors to the hosts.
+    :ivar clock: time.
+    :ivar owner: this worker's name, as leases show it.
+    """
+
+    conf: cfg.ConfigOpts
+    store: store.Store
+    connections: connections.Connections
+    clock: clock.Clock = clock.SYSTEM
+    owner: str = dataclasses.field(default_factory=new_owner)
+
+
+def silent(host: str, phase: str, fraction: float | None) -> None:
+    """Be a :class:`model.Progress` that nobody listens to."""
+
+
+class Journal:
+    """Where a running operation writes down what it is about to do.
+
+    :ivar operation: the operation, as last written.
+    :param site: what the verb works with.
+    :param operation: the operation, just begun or taken over.
+    :param keeper: renews the lease in the background.
+    :param progress: hears each phase.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        operation: store.Operation,
+        keeper: store.LeaseKeeper,
+        progress: model.Progress,
+    ) -> None:
+        self.operation = operation
+        self._site = site
+        self._keeper = keeper
+        self._progress = progress
+
+    @property
+    def details(self) -> dict[str, typing.Any]:
+        """What was saved beside the phases."""
+        return self.operation.details
+
+    def phase(self, name: str, note: str = '', **details: typing.Any) -> None:
+        """Save that ``name`` is about to happen.
+
+        :param name: the phase.
+        :param note: what a reader of the story should know.
+        :param details: what a successor needs to go on.
+        :raises LeaseLost: another worker owns the operation now.
+        """
+        self.operation = self._site.store.phase(
+            self.operation, name, note, details
+        )
+        LOG.info(
+            '%s %s: %s%s',
+            self.operation.kind,
+            self.operation.host,
+            name,
+            f' ({note})' if note else '',
+        )
+        self.progress(name)
+
+    def progress(self, phase: str, fraction: float | None = None) -> None:
+        """Tell the listener how far the phase is, 0 to 1 if known."""
+        self._progress(self.operation.host, phase, fraction)
+
+    def still_ours(self) -> None:
+        """Stop here if another worker has taken the operation over.
+
+        :raises LeaseLost: it has.
+        """
+        if self._keeper.lost:
+            raise exceptions.LeaseLost(
+                f"operation {self.operation.uuid} was taken over by another "
+                f"worker; this one stops"
+            )
+
+
+class Verb(abc.ABC):
+    """One kind of request.
+
+    :cvar kind: the operation's kind, as the journal shows it.
+    :cvar request: the request, as the lifecycle knows it.
+    :cvar action: the driver's method, for messages.
+    :cvar refused: the error of a refusal.
+    :cvar goal: what XAPI shows when all is done.
+    :cvar repeatable: whether ``act`` may be run again by a successor.
+    :param site: what the verb works with.
+    :param row: the aggregate, as the store has it.
+    :param host: compute host name of the host concerned; '' for none.
+    """
+
+    kind: typing.ClassVar[str]
+    request: typing.ClassVar[str]
+    action: typing.ClassVar[str]
+    refused: typing.ClassVar[type[exceptions.InvalidAggregateAction]]
+    goal: typing.ClassVar[reconcile.Observation]
+    repeatable: typing.ClassVar[bool] = False
+
+    def __init__(self, site: Site, row: store.Aggregate, host: str) -> None:
+        self.site = site
+        self.row = row
+        self.host = host
+
+    def prepare(self) -> None:
+        """Read and judge. Change nothing.
+
+        :raises InvalidAggregateAction: the request cannot be granted.
+        """
+
+    def intent(self) -> dict[str, typing.Any]:
+        """Return what a successor must know, as JSON values."""
+        return {}
+
+    def restore(self, details: collections.abc.Mapping[str, typing.Any]) -> None:
+        """Take over from a dead worker: be what :meth:`intent` described."""
+
+    def begin_changes(self, row: store.Aggregate) -> store.Changes:
+        """Return what is written when the request is admitted."""
+        return store.Changes()
+
+    @abc.abstractmethod
+    def act(self, journal: Journal) -> None:
+        """Make the calls.
+
+        :raises XapiError: a call was refused, not sent or not answered.
+        """
+
+    @abc.abstractmethod
+    def observe(self) -> reconcile.Observation:
+        """Look at XAPI once and say what it shows.
+
+        :raises XapiError: it cannot be seen.
+        """
+
+    @property
+    @abc.abstractmethod
+    def timeout(self) -> float:
+        """Seconds from the call until the goal must be seen."""
+
+    @abc.abstractmethod
+    def end_changes(
+        self, row: store.Aggregate, settlement: reconcile.Settlement
+    ) -> store.Changes:
+        """Return what is written at the end, without the lifecycle's part."""
+
+    def afterwards(
+        self, journal: Journal, settlement: reconcile.Settlement
+    ) -> None:
+        """Put back what was set aside for the operation, before it ends."""
+
+
+def admit(
+    verb: Verb,
+    row: store.Aggregate,
+    running: collections.abc.Sequence[store.Operation],
+) -> store.Changes:
+    """Grant the request, or refuse it. Pure; called inside a transaction.
+
+    Joins of different hosts may overlap; everything else excludes everything
+    else on the same aggregate.
+
+    :param verb: the request.
+    :param row: the aggregate as it is now.
+    :param running: its operations that have not ended.
+    :raises InvalidAggregateAction: it is refused.
+    """
+    reason = pool_states.refusal(row.state, verb.request)
+    if reason:
+        raise verb.refused(row.name, reason)
+    for other in running:
+        if (
+            verb.kind == other.kind == 'join' and verb.host != other.host
+        ):
+            continue
+        raise verb.refused(
+            row.name,
+            f"{other.kind} of {other.host or 'the pool'} in progress "
+            f"(operation {other.uuid})",
+        )
+    return verb.begin_changes(row)
+
+
+def perform(
+    verb: Verb,
+    progress: model.Progress = silent,
+    request_id: str | None = None,
+) -> store.Aggregate:
+    """Carry a request out, from the checks to the outcome.
+
+    :param verb: the request.
+    :param progress: hears each phase.
+    :param request_id: the caller's name for the request, for the journal.
+    :returns: the aggregate as it is afterwards.
+    :raises InvalidAggregateAction: refused; nothing happened.
+    :raises AggregateError: tried and failed.
+    """
+    site = verb.site
+    refuse_early(verb)
+    verb.prepare()
+    operation, verb.row = site.store.begin(
+        verb.row.uuid,
+        verb.kind,
+        verb.host,
+        site.owner,
+        site.conf.xenpool.lease_duration,
+        verb.intent(),
+        lambda row, running: admit(verb, row, running),
+        request_id,
+    )
+    with lease(site, operation) as keeper:
+        journal = Journal(site, operation, keeper, progress)
+        return _carry_out(verb, journal, act=True)
+
+
+def resume(
+    verb: Verb,
+    operation: store.Operation,
+    progress: model.Progress = silent,
+) -> store.Aggregate:
+    """Take over an operation whose worker has died, and settle it.
+
+    :param verb: the request, made anew for the operation's aggregate.
+    :param operation: the operation; its lease has run out.
+    :param progress: hears each phase.
+    :returns: the aggregate as it is afterwards.
+    :raises LeaseLost: its worker lives, or another one was quicker.
+    :raises AggregateError: the operation has failed, as is recorded now.
+    """
+    site = verb.site
+    operation = site.store.take_over(
+        operation.uuid, site.owner, site.conf.xenpool.lease_duration
+    )
+    verb.restore(operation.details)
+    with lease(site, operation) as keeper:
+        journal = Journal(site, operation, keeper, progress)
+        journal.phase('recovering', f"after {operation.phase}")
+        return _carry_out(verb, journal, act=verb.repeatable)
+
+
+def lease(site: Site, operation: store.Operation) -> store.LeaseKeeper:
+    """Return the keeper that renews the operation's lease."""
+    return store.LeaseKeeper(
+        site.store, operation, site.conf.xenpool.lease_duration
+    )
+
+
+def refuse_early(verb: Verb) -> None:
+    """Refuse what the lifecycle refuses before anything is read from XAPI.
+
+    :raises InvalidAggregateAction: it is refused.
+    """
+    admit(
+        verb, verb.row, verb.site.store.running_operations(verb.row.uuid)
+    )
+
+
+def _carry_out(verb: Verb, journal: Journal, act: bool) -> store.Aggregate:
+    """Act and observe, then write what came of it."""
+    failure: exceptions.XapiError | None = None
+    if act:
+        try:
+            verb.act(journal)
+        except exceptions.XapiOutcomeUnknown as error:
+            LOG.warning('%s; looking at what came of it', error)
+        except exceptions.XapiError as error:
+            failure = error
+    seen, doubt = _watch(verb, journal, hurry=failure is not None)
+    settlement = reconcile.settle(verb.kind, seen)
+    if failure is not None and settlement.outcome != 'succeeded':
+        settlement = dataclasses.replace(settlement, reason=str(failure))
+    elif doubt:
+        settlement = dataclasses.replace(
+            settlement, reason=f"{settlement.reason} ({doubt})"
+        )
+    try:
+        verb.afterwards(journal, settlement)
+    except exceptions.XapiError as error:
+        settlement = dataclasses.replace(
+            settlement,
+            outcome='failed',
+            reason=f"{settlement.reason}; afterwards: {error}",
+        )
+    return _finish(verb, journal, settlement)
+
+
+def _watch(
+    verb: Verb, journal: Journal, hurry: bool
+) -> tuple[reconcile.Observation, str]:
+    """Observe until the goal is seen or time is over.
+
+    :param hurry: look once: a definite failure needs no patience.
+    :returns: what was seen last, and why no more could be seen ('' if it
+        could).
+    """
+    site = verb.site
+    deadline = site.clock.monotonic() + (0 if hurry else verb.timeout)
+    while True:
+        journal.still_ours()
+        doubt = ''
+        try:
+            seen = verb.observe()
+        except exceptions.XapiError as error:
+            seen, doubt = Observation.UNKNOWN, str(error)
+        if seen == verb.goal or site.clock.monotonic() >= deadline:
+            return seen, doubt
+        journal.progress(str(seen))
+        site.clock.sleep(site.conf.xenpool.poll_interval)
+
+
+def _finish(
+    verb: Verb, journal: Journal, settlement: reconcile.Settlement
+) -> store.Aggregate:
+    """Write the outcome, and raise it if it is a failure."""
+    site = verb.site
+    threshold = site.conf.xenpool.failure_threshold
+    succeeded = settlement.outcome == 'succeeded'
+
+    def changes(row: store.Aggregate) -> store.Changes:
+        own = verb.end_changes(row, settlement)
+        steps = lifecycle_step(row, succeeded, threshold)
+        return dataclasses.replace(own, metadata={**own.metadata, **steps})
+
+    row = site.store.finish(
+        journal.operation,
+        settlement.outcome,
+        None if succeeded else settlement.reason,
+        changes,
+    )
+    journal.progress('done' if succeeded else 'failed', 1.0)
+    if not succeeded:
+        LOG.error(
+            '%s %s of aggregate %s: %s',
+            verb.kind,
+            verb.host,
+            row.name,
+            settlement.reason,
+        )
+        raise exceptions.AggregateError(
+            row.name, f"{verb.action} {verb.host}", settlement.reason
+        )
+    return row
+
+
+def lifecycle_step(
+    row: store.Aggregate, succeeded: bool, threshold: int
+) -> dict[str, str | None]:
+    """Return the metadata that the end of a request writes. Pure.
+
+    In ``error`` nothing is written: it is irreversible and counts no more.
+
+    :param row: the aggregate as it is now.
+    :param succeeded: whether the request did.
+    :param threshold: failed requests in a row that make an error.
+    """
+    state = row.state
+    if state == pool_states.ERROR:
+        return {}
+    failed = int(row.metadata.get(pool_states.FAILED_REQUESTS) or 0)
+    if state == pool_states.CHANGING:
+        event = (
+            pool_states.SETUP_SUCCEEDED
+            if succeeded
+            else pool_states.SETUP_FAILED
+        )
+    elif succeeded:
+        event = pool_states.REQUEST_SUCCEEDED
+    else:
+        event = pool_states.failure_event(failed, threshold)
+    return {
+        pool_states.STATE: pool_states.next_state(state, event),
+        pool_states.FAILED_REQUESTS: '0' if succeeded else str(failed + 1),
+    }
