@@ -1,1 +1,4 @@
-__import__('setuptools').setup()
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+import setuptools
+
+setuptools.setup()

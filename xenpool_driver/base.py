@@ -159,7 +159,7 @@ class PoolDriver(abc.ABC):
         *,
         force: bool = False,
     ) -> model.Report:
-        """Say everything that speaks against adding ``host``; change nothing."""
+        """Say all that speaks against adding ``host``; change nothing."""
 
     @abc.abstractmethod
     def check_removal(
@@ -168,7 +168,7 @@ class PoolDriver(abc.ABC):
         aggregate: model.AggregateLike,
         host: str,
     ) -> model.Report:
-        """Say what speaks against removing ``host``, and what would be lost."""
+        """Say what speaks against removing ``host``, and what is lost."""
 
     @abc.abstractmethod
     def audit_aggregate(
@@ -203,20 +203,29 @@ def load_driver(
 ) -> PoolDriver:
     """Return the driver that ``[xenpool] compute_driver`` names.
 
-    :raises ConfigurationError: no such plug-in, or it fails to load.
+    :raises ConfigurationError: no such plug-in, or it fails to load, or it
+        has no use for the options.
     """
     name = conf.xenpool.compute_driver
+    manager: stevedore.driver.DriverManager[PoolDriver]
     try:
         manager = stevedore.driver.DriverManager(
             NAMESPACE,
             name,
             invoke_on_load=True,
             invoke_kwds={'virtapi': virtapi, 'conf': conf},
+            on_missing_entrypoints_callback=None,
         )
-    except (stevedore.exception.NoMatches, RuntimeError) as error:
+    except exceptions.XenpoolError:
+        raise
+    except stevedore.exception.NoMatches:
         raise exceptions.ConfigurationError(
-            f"[xenpool] compute_driver = {name}: no such plug-in in "
-            f"{NAMESPACE}, or it cannot be loaded ({error})"
+            f"[xenpool] compute_driver = {name}: no such plug-in in the "
+            f"namespace {NAMESPACE}"
+        ) from None
+    except Exception as error:  # whatever a stranger's plug-in raises
+        raise exceptions.ConfigurationError(
+            f"[xenpool] compute_driver = {name}: the plug-in cannot be "
+            f"loaded: {type(error).__name__}: {error}"
         ) from error
-    driver: PoolDriver = manager.driver
-    return driver
+    return typing.cast(PoolDriver, manager.driver)

@@ -23,9 +23,17 @@ class Clock(typing.Protocol):
 class SystemClock:
     """The machine's own clock."""
 
-    time = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
-    sleep = staticmethod(time.sleep)
+    def time(self) -> float:
+        """Return seconds since 1970, UTC."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Let ``seconds`` pass."""
+        time.sleep(seconds)
 
 
 SYSTEM: Clock = SystemClock()

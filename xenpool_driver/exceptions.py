@@ -18,7 +18,7 @@
     │   ├── OperationNotFound
     │   ├── StaleAggregate            somebody else wrote first
     │   ├── LeaseLost                 another worker took the operation over
-    │   └── DatabaseVersionMismatch   the schema is newer or older than the code
+    │   └── DatabaseVersionMismatch   the schema does not fit the code
     └── XapiError                     what may be concluded from a XAPI call
         ├── XapiRefused               definite: nothing changed
         ├── NotPoolMaster             ask the address it carries

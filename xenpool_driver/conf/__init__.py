@@ -1,0 +1,238 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The options, and how they are read from oslo.config files.
+
+Configuration is an argument: nothing here or below touches
+``oslo_config.cfg.CONF``. Each host has a section of its own, named as the
+compute host is, as Cinder does for its back ends::
+
+    [DEFAULT]
+    enabled_hosts = xen01, xen02
+
+    [xen01]
+    connection_url = https://192.0.2.11
+    connection_password = secret
+
+The options themselves stand in :mod:`xenpool_driver.conf.options`.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import re
+import typing
+import urllib.parse
+
+from oslo_config import cfg
+
+from xenpool_driver import exceptions
+from xenpool_driver.conf import files as conf_files
+from xenpool_driver.conf import options
+
+_GROUPS: tuple[tuple[cfg.OptGroup, list[cfg.Opt]], ...] = (
+    (options.XENPOOL_GROUP, options.XENPOOL_OPTS),
+    (options.DATABASE_GROUP, options.DATABASE_OPTS),
+    (options.SIMULATOR_GROUP, options.SIMULATOR_OPTS),
+)
+
+_OUR_SECTIONS = {'DEFAULT'} | {group.name for group, _ in _GROUPS}
+
+_URL_OPT = next(
+    opt for opt in options.HOST_OPTS if opt.name == 'connection_url'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class HostAccess:
+    """How one host is reached.
+
+    :ivar name: the compute host name, which is its section's name.
+    :ivar url: scheme, address and port, without a path.
+    :ivar username: who logs in.
+    :ivar password: the secret; never shown by repr.
+    :ivar connect_timeout: seconds.
+    :ivar read_timeout: seconds.
+    :ivar ca_file: PEM file of CAs, or None for the system's.
+    :ivar fingerprint: SHA-256 of the certificate, lower-case hexadecimal
+        without colons, or None.
+    :ivar insecure: whether no certificate is verified.
+    :ivar compute_vm_uuid: the guest that runs the compute service, or None.
+    """
+
+    name: str
+    url: str
+    username: str
+    password: str = dataclasses.field(repr=False)
+    connect_timeout: float = 10.0
+    read_timeout: float = 60.0
+    ca_file: str | None = None
+    fingerprint: str | None = None
+    insecure: bool = False
+    compute_vm_uuid: str | None = None
+
+    @property
+    def address(self) -> str:
+        """The host part of the URL: a name or an address, no brackets."""
+        return urllib.parse.urlsplit(self.url).hostname or ''
+
+    @property
+    def port(self) -> int:
+        """The port of the URL, the scheme's own where none is written."""
+        parts = urllib.parse.urlsplit(self.url)
+        return parts.port or (80 if parts.scheme == 'http' else 443)
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register every option but the hosts' own on ``conf``."""
+    conf.register_opts(options.DEFAULT_OPTS)
+    for group, opts in _GROUPS:
+        conf.register_group(group)
+        conf.register_opts(opts, group=group)
+
+
+def list_opts() -> list[tuple[str | cfg.OptGroup, list[cfg.Opt]]]:
+    """Return all options for oslo-config-generator."""
+    return [
+        ('DEFAULT', options.DEFAULT_OPTS),
+        *_GROUPS,
+        (
+            cfg.OptGroup('xen01', title='One host; its name'),
+            options.HOST_OPTS,
+        ),
+    ]
+
+
+def load(
+    files: collections.abc.Sequence[str] | None = None,
+) -> cfg.ConfigOpts:
+    """Return the options, read from files and checked.
+
+    :param files: configuration files, later ones win. None looks for
+        ``xenpool.conf`` in the places where oslo.config looks.
+    :raises ConfigurationError: a file is missing, unreadable or malformed,
+        names an option that does not exist, or holds a bad value.
+    """
+    conf = cfg.ConfigOpts()
+    register_opts(conf)
+    names = conf_files.find() if files is None else list(files)
+    sections = conf_files.parse(names)
+    known = {group.name: opts for group, opts in _GROUPS}
+    for section, values in sections.items():
+        if _URL_OPT.name in values:
+            known[section] = options.HOST_OPTS
+    conf_files.refuse_unknown(sections, known)
+    conf(args=[], default_config_files=names, default_config_dirs=[])
+    for group, opts in _GROUPS:
+        for opt in opts:
+            _value(conf, group.name, opt)
+    return conf
+
+
+def host_access(conf: cfg.ConfigOpts, name: str) -> HostAccess:
+    """Return how the host called ``name`` is reached.
+
+    :param conf: the options, read.
+    :param name: the compute host name; its section has the same name.
+    :raises ConfigurationError: the section, its URL or its password is
+        missing, or a value makes no sense.
+    """
+    conf.register_opts(options.HOST_OPTS, group=cfg.OptGroup(name))
+    values = {opt.dest: _value(conf, name, opt) for opt in options.HOST_OPTS}
+    if not values['connection_url']:
+        raise exceptions.ConfigurationError(
+            f"host '{name}' is unknown: no section [{name}] with a "
+            f"connection_url in the configuration"
+        )
+    if not values['connection_password']:
+        raise exceptions.ConfigurationError(
+            f"section [{name}]: connection_password is missing"
+        )
+    return HostAccess(
+        name=name,
+        url=_checked_url(name, values['connection_url']),
+        username=values['connection_username'],
+        password=values['connection_password'],
+        connect_timeout=values['connect_timeout'],
+        read_timeout=values['read_timeout'],
+        ca_file=values['ca_file'],
+        fingerprint=_checked_fingerprint(
+            name, values['certificate_fingerprint']
+        ),
+        insecure=values['insecure'],
+        compute_vm_uuid=values['compute_vm_uuid'],
+    )
+
+
+def known_hosts(conf: cfg.ConfigOpts) -> dict[str, HostAccess]:
+    """Return every host that the configuration knows, by name.
+
+    These are the enabled ones first, then each other section that holds a
+    ``connection_url``: members of the same pools that another service owns.
+
+    :raises ConfigurationError: a section is incomplete.
+    """
+    names = list(dict.fromkeys(conf.enabled_hosts))
+    for section in conf.list_all_sections():
+        if section not in names and _is_host(conf, section):
+            names.append(section)
+    return {name: host_access(conf, name) for name in names}
+
+
+def _is_host(conf: cfg.ConfigOpts, section: str) -> bool:
+    """Say whether the section of the file holds a connection_url."""
+    if section in _OUR_SECTIONS:
+        return False
+    try:
+        conf.register_opt(_URL_OPT, group=section)
+    except cfg.DuplicateOptError:
+        return False  # another program's section and option of this name
+    return bool(conf[section].connection_url)
+
+
+def _value(conf: cfg.ConfigOpts, section: str, opt: cfg.Opt) -> typing.Any:
+    """Return one option's value.
+
+    :raises ConfigurationError: it cannot be read; a secret is not shown.
+    """
+    try:
+        return conf[section][opt.dest]
+    except (cfg.Error, ValueError) as error:
+        # oslo.config's sentence holds the repr of where the value stands
+        why = str(error).rpartition('is not valid: ')[2]
+        if opt.secret:
+            why = 'cannot be read; write $$ for each $ in it'
+    raise exceptions.ConfigurationError(
+        f"section [{section}]: {opt.name}: {why}"
+    )
+
+
+def _checked_url(name: str, url: str) -> str:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = (
+            parts.scheme in ('http', 'https')
+            and bool(parts.hostname)
+            and parts.port != 0
+            and '@' not in parts.netloc
+            and not (parts.path.strip('/') or parts.query or parts.fragment)
+        )
+    except ValueError:  # an odd port, or brackets that do not match
+        usable = False
+    if not usable:
+        raise exceptions.ConfigurationError(
+            f"section [{name}]: connection_url must be "
+            f"https://ADDRESS[:PORT], without user, password or path"
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _checked_fingerprint(name: str, value: str | None) -> str | None:
+    if not value:
+        return None
+    digits = value.replace(':', '').lower()
+    if not re.fullmatch('[0-9a-f]{64}', digits):
+        raise exceptions.ConfigurationError(
+            f"section [{name}]: certificate_fingerprint must be a SHA-256 "
+            f"fingerprint, 64 hexadecimal digits"
+        )
+    return digits

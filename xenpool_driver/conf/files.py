@@ -1,0 +1,78 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Configuration files as text: where they are and what is wrong in them.
+
+oslo.config reads the values; it lets a misspelt option pass in silence and
+repeats a broken line, password and all, in its error. So the files are
+looked at here first.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import difflib
+import glob
+import os.path
+
+from oslo_config import cfg, iniparser
+
+from xenpool_driver import exceptions
+
+Sections = dict[str, dict[str, list[str]]]
+"""``{section: {option: [values]}}``, as written."""
+
+
+def find() -> list[str]:
+    """Return the configuration files in the places where oslo.config looks.
+
+    ``xenpool.conf`` in ``~/.xenpool``, ``~``, ``/etc/xenpool`` and ``/etc``,
+    then the files of ``xenpool.conf.d`` there.
+    """
+    files: list[str] = cfg.find_config_files(project='xenpool')
+    for directory in cfg.find_config_dirs(project='xenpool'):
+        files += sorted(glob.glob(os.path.join(directory, '*.conf')))
+    return files
+
+
+def parse(files: collections.abc.Iterable[str]) -> Sections:
+    """Return what the files hold.
+
+    :raises ConfigurationError: one is missing, unreadable or malformed.
+    """
+    sections: Sections = {}
+    for name in files:
+        try:
+            cfg.ConfigParser(name, sections).parse()
+        except FileNotFoundError:
+            why = 'configuration file not found'
+        except OSError as error:
+            why = f"cannot read the configuration file: {error.strerror}"
+        except UnicodeDecodeError:
+            why = 'the configuration file is not UTF-8 text'
+        except iniparser.ParseError as error:
+            why = f"line {error.lineno}: {error.msg}"
+        else:
+            continue
+        raise exceptions.ConfigurationError(f"{name}: {why}")
+    return sections
+
+
+def refuse_unknown(
+    sections: Sections,
+    known: collections.abc.Mapping[str, collections.abc.Sequence[cfg.Opt]],
+) -> None:
+    """Refuse options that do not exist, in the sections that are ours.
+
+    :param sections: what the files hold.
+    :param known: ``{section: its options}``; other sections may belong to
+        other programs and are left alone.
+    :raises ConfigurationError: naming the first such option.
+    """
+    for section, opts in known.items():
+        names = {name for opt in opts for name in (opt.name, opt.dest)}
+        for option in sections.get(section, {}):
+            if option not in names:
+                close = difflib.get_close_matches(option, sorted(names), 1)
+                hint = f"; did you mean {close[0]}?" if close else ''
+                raise exceptions.ConfigurationError(
+                    f"section [{section}]: there is no option '{option}'{hint}"
+                )

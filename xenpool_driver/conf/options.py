@@ -1,0 +1,210 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Every option, as literals: name, default, bounds, help with units."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+DEFAULT_OPTS: list[cfg.Opt] = [
+    cfg.ListOpt(
+        'enabled_hosts',
+        default=[],
+        help='Names of the hosts that this service owns. Each has a section '
+        'of the same name in this file.',
+    ),
+]
+
+XENPOOL_GROUP = cfg.OptGroup('xenpool', title='The pool driver')
+
+XENPOOL_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        'compute_driver',
+        default='xenapi',
+        help='Name of the plug-in, in the namespace xenpool.compute_drivers, '
+        'that carries out aggregate operations.',
+    ),
+    cfg.IntOpt(
+        'failure_threshold',
+        default=3,
+        min=1,
+        help='How many requests in a row may fail before an active aggregate '
+        'becomes an error. An error is irreversible.',
+    ),
+    cfg.FloatOpt(
+        'join_timeout',
+        default=600.0,
+        min=1,
+        help='Seconds to wait until a joined host is live and enabled in its '
+        'pool. When they are over, the request has failed.',
+    ),
+    cfg.FloatOpt(
+        'eject_timeout',
+        default=300.0,
+        min=1,
+        help="Seconds to wait until an ejected host's record is gone from "
+        'the pool.',
+    ),
+    cfg.FloatOpt(
+        'first_boot_timeout',
+        default=1200.0,
+        min=1,
+        help='Seconds to wait, when asked to, until an ejected host is back '
+        'as a pool of its own. It reboots and reinstalls its local storage.',
+    ),
+    cfg.FloatOpt(
+        'master_change_timeout',
+        default=300.0,
+        min=1,
+        help='Seconds to wait until every member names the new master and is '
+        'enabled again.',
+    ),
+    cfg.FloatOpt(
+        'drain_timeout',
+        default=3600.0,
+        min=1,
+        help='Seconds to wait until the virtual machines of a host that is '
+        'drained have moved away.',
+    ),
+    cfg.FloatOpt(
+        'poll_interval',
+        default=1.0,
+        min=0.01,
+        help='Seconds between two looks at XAPI while waiting.',
+    ),
+    cfg.FloatOpt(
+        'probe_timeout',
+        default=5.0,
+        min=0.1,
+        help='Seconds that one member has to answer when the master is '
+        'looked for. All members are asked at the same time.',
+    ),
+    cfg.FloatOpt(
+        'lease_duration',
+        default=60.0,
+        min=0.5,
+        help='Seconds after which an operation whose worker has died may be '
+        'taken over. A living worker renews its lease in the background.',
+    ),
+    cfg.IntOpt(
+        'max_parallel_joins',
+        default=8,
+        min=1,
+        max=64,
+        help='How many hosts join at the same time when one request names '
+        'several.',
+    ),
+    cfg.BoolOpt(
+        'allow_data_loss',
+        default=False,
+        help='Whether hosts may be ejected although their local disks hold '
+        'data, which an eject wipes. A request can also allow it itself.',
+    ),
+    cfg.FloatOpt(
+        'preflight_plugin_timeout',
+        default=10.0,
+        min=0.1,
+        help='Seconds that one site rule (namespace xenpool.preflight_checks) '
+        'has to answer before its finding is "unknown".',
+    ),
+]
+
+HOST_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        'connection_url',
+        help='Where the host answers XAPI calls, for example '
+        'https://192.0.2.11. http:// sends the password in clear text.',
+    ),
+    cfg.StrOpt(
+        'connection_username',
+        default='root',
+        help='Who logs in. The role pool-operator is enough.',
+    ),
+    cfg.StrOpt(
+        'connection_password',
+        secret=True,
+        help='The password; write $$ for a $ in it. After a join it is the '
+        'password of the pool that holds: keep the sections of one pool '
+        'equal.',
+    ),
+    cfg.FloatOpt(
+        'connect_timeout',
+        default=10.0,
+        min=0.1,
+        help='Seconds to wait for a connection.',
+    ),
+    cfg.FloatOpt(
+        'read_timeout',
+        default=60.0,
+        min=0.1,
+        help='Seconds to wait for the answer to a call.',
+    ),
+    cfg.StrOpt(
+        'ca_file',
+        help='File of CA certificates (PEM) that vouch for the host. Without '
+        'it the CAs of the system do.',
+    ),
+    cfg.StrOpt(
+        'certificate_fingerprint',
+        help='SHA-256 fingerprint of the one certificate that the host may '
+        'show, as hexadecimal digits with or without colons. It is trusted '
+        'instead of any CA. Get it with: openssl s_client -connect HOST:443 '
+        '</dev/null | openssl x509 -noout -fingerprint -sha256',
+    ),
+    cfg.BoolOpt(
+        'insecure',
+        default=False,
+        help='Do not verify the certificate at all. Whoever sits between can '
+        'read the password; a warning is logged at start.',
+    ),
+    cfg.StrOpt(
+        'compute_vm_uuid',
+        help='The uuid of the guest on this host in which the compute '
+        'service runs, if it does. It is shut down before the host joins a '
+        'pool and started afterwards, by the service of the master.',
+    ),
+]
+"""The options of a host's section; the section has the host's name."""
+
+DATABASE_GROUP = cfg.OptGroup('database', title='What must survive')
+
+DATABASE_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        'connection',
+        secret=True,
+        help='SQLAlchemy URL of the database. Default: an SQLite file in the '
+        'state directory of the user ($XDG_STATE_HOME/xenpool/xenpool.db).',
+    ),
+    cfg.FloatOpt(
+        'busy_timeout',
+        default=30.0,
+        min=0,
+        help='Seconds to wait for a lock that another worker holds.',
+    ),
+]
+
+SIMULATOR_GROUP = cfg.OptGroup('simulator', title='The simulator')
+
+SIMULATOR_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        'address',
+        default='127.0.0.11',
+        help='Loopback address of the first simulated host; the others take '
+        'the next ones.',
+    ),
+    cfg.PortOpt('port', default=8443, help='The HTTPS port of every host.'),
+    cfg.PortOpt(
+        'http_port', default=8080, help='The HTTP port of every host.'
+    ),
+    cfg.StrOpt(
+        'password',
+        default='xenroot',
+        secret=True,
+        help="The password of every simulated host's root.",
+    ),
+    cfg.FloatOpt(
+        'time_scale',
+        default=1.0,
+        min=0.001,
+        help='How many simulated seconds pass in one real second.',
+    ),
+]
