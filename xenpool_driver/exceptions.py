@@ -19,6 +19,9 @@
     │   ├── StaleAggregate            somebody else wrote first
     │   ├── LeaseLost                 another worker took the operation over
     │   └── DatabaseVersionMismatch   the schema does not fit the code
+    ├── ServiceError                  what a compute service on the bus says
+    │   ├── ServiceUnavailable        not sent: nothing happened
+    │   └── ServiceLost               sent, no answer: look at the operations
     └── XapiError                     what may be concluded from a XAPI call
         ├── XapiRefused               definite: nothing changed
         ├── NotPoolMaster             ask the address it carries
@@ -143,6 +146,19 @@ class LeaseLost(StoreError):
 
 class DatabaseVersionMismatch(StoreError):
     """The database schema is newer than the code, or not upgraded yet."""
+
+
+class ServiceError(XenpoolError):
+    """A compute service on the message bus did not do as it was asked."""
+
+
+class ServiceUnavailable(ServiceError):
+    """No service answers, or the bus does not: nothing happened."""
+
+
+class ServiceLost(ServiceError):
+    """The service took the request and answers no more; the journal of
+    operations shows what became of it."""
 
 
 class XapiError(XenpoolError):
