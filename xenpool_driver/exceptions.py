@@ -11,6 +11,7 @@
     │   └── InvalidAggregateActionUpdate
     ├── AggregateError                tried, and failed
     ├── StoreError                    what the database says
+    │   ├── InvalidText               a name, key or value that cannot be stored
     │   ├── AggregateNotFound
     │   ├── AggregateNameExists
     │   ├── AggregateHostExists
@@ -114,6 +115,10 @@ class AggregateError(XenpoolError):
 
 class StoreError(XenpoolError):
     """The database refused, or does not hold what was asked for."""
+
+
+class InvalidText(StoreError):
+    """A name, a key or a value cannot be stored; nothing was written."""
 
 
 class AggregateNotFound(StoreError):
