@@ -1,0 +1,402 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The plug-in: aggregate operations on real pools through XenAPI.
+
+Each method says which verb a request is, and runs it in the frame of
+:mod:`xenpool_driver.operation`. The aggregate that is handed in names the
+aggregate; what the driver knows of it comes from the driver's own store, so
+stale copies and foreign services do no harm. What is decided is mirrored
+into the aggregate's metadata.
+"""
+
+from __future__ import annotations
+
+import typing
+
+from oslo_config import cfg
+from oslo_log import log
+
+from xenpool_driver import (
+    base,
+    clock,
+    exceptions,
+    model,
+    operation,
+    pool_states,
+    store,
+    verbs,
+)
+from xenpool_driver import conf as config
+from xenpool_driver.xapi import connections
+
+LOG = log.getLogger(__name__)
+
+
+class XenAPIPoolDriver(base.PoolDriver):
+    """Pools of XenServer and XCP-ng hosts.
+
+    :param virtapi: callbacks into the compute service: ``forward_add(context,
+        aggregate, host, master, slave_info)``, or None.
+    :param conf: the options; None reads the usual files.
+    :param database: the store, where the caller has one open already.
+    :param session_factory: makes XenAPI sessions; for tests.
+    :param time: the clock; for tests.
+    """
+
+    def __init__(
+        self,
+        virtapi: typing.Any = None,
+        conf: cfg.ConfigOpts | None = None,
+        *,
+        database: store.Store | None = None,
+        session_factory: typing.Callable[..., typing.Any] | None = None,
+        time: clock.Clock = clock.SYSTEM,
+    ) -> None:
+        conf = conf or config.load()
+        super().__init__(virtapi, conf)
+        hosts = config.known_hosts(conf)
+        made = {'session_factory': session_factory} if session_factory else {}
+        self.site = operation.Site(
+            conf=conf,
+            store=database or store.open_store(conf, clock=time),
+            connections=connections.Connections(
+                hosts,
+                clock=time,
+                probe_timeout=conf.xenpool.probe_timeout,
+                **made,
+            ),
+            clock=time,
+        )
+        self._hosts = hosts
+
+    def close(self) -> None:
+        """Log out everywhere and close the store."""
+        self.site.connections.close()
+        self.site.store.close()
+
+    def init_host(self, host: str) -> None:
+        config.host_access(self.site.conf, host)
+        for interrupted in self.site.store.expired_operations():
+            row = self.site.store.get_aggregate(interrupted.aggregate_uuid)
+            if host == interrupted.host or host in row.hosts:
+                self._settle(row, interrupted)
+
+    def add_to_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        slave_info: base.SlaveInfo | None = None,
+        *,
+        force: bool = False,
+        suspend_ha: bool = False,
+        restore_settings: bool = False,
+        progress: model.Progress | None = None,
+    ) -> None:
+        row = self._load(aggregate)
+        if row is None:
+            return
+        if self._forwarded(context, row, aggregate, host, slave_info):
+            return
+        verb: operation.Verb
+        if row.metadata.get(pool_states.MASTER):
+            verb = verbs.Join(
+                self.site,
+                row,
+                host,
+                force=force,
+                suspend_ha=suspend_ha,
+                restore_settings=restore_settings,
+            )
+        else:
+            verb = verbs.SetUp(self.site, row, host)
+        self._perform(verb, aggregate, context, progress)
+
+    def remove_from_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        slave_info: base.SlaveInfo | None = None,
+        *,
+        successor: str | None = None,
+        allow_data_loss: bool = False,
+        forget: bool = False,
+        drain: bool = False,
+        keep_disabled: bool = False,
+        wait: bool = False,
+        suspend_ha: bool = False,
+        progress: model.Progress | None = None,
+    ) -> None:
+        row = self._load(aggregate)
+        if row is None:
+            return
+        if successor and successor != host and verbs.is_master(row, host):
+            handover = verbs.SetMaster(
+                self.site, row, successor, suspend_ha=suspend_ha
+            )
+            handover.refused = exceptions.InvalidAggregateActionDelete
+            row = self._perform(handover, aggregate, context, progress)
+        verb: operation.Verb
+        if verbs.is_last(row, host):
+            verb = verbs.Clear(self.site, row, host)
+        elif forget:
+            verb = verbs.Forget(self.site, row, host, suspend_ha=suspend_ha)
+        else:
+            verb = verbs.Eject(
+                self.site,
+                row,
+                host,
+                allow_data_loss=(
+                    allow_data_loss or self.site.conf.xenpool.allow_data_loss
+                ),
+                drain=drain,
+                keep_disabled=keep_disabled,
+                wait=wait,
+                suspend_ha=suspend_ha,
+            )
+        self._perform(verb, aggregate, context, progress)
+
+    def undo_aggregate_operation(
+        self,
+        context: typing.Any,
+        op: typing.Callable[[str], typing.Any],
+        aggregate: model.AggregateLike,
+        host: str,
+        set_error: bool = True,
+    ) -> None:
+        row = self._load(aggregate)
+        if row is None:
+            return
+        adds = getattr(op, '__name__', '') == 'add_host'
+        member = host in row.hosts
+        if adds != member:
+            LOG.warning(
+                'Not undone: %s %s in aggregate %s, and the pool agrees',
+                host,
+                'is' if member else 'is not',
+                row.name,
+            )
+            return
+        try:
+            op(host)
+        except Exception as error:
+            raise exceptions.AggregateError(
+                row.name, f"undo for {host}", str(error)
+            ) from error
+        self._mirror(aggregate, self._load(aggregate) or row, host)
+
+    def set_aggregate_master(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        *,
+        suspend_ha: bool = False,
+        progress: model.Progress | None = None,
+    ) -> None:
+        row = self._load(aggregate)
+        if row is not None:
+            verb = verbs.SetMaster(
+                self.site, row, host, suspend_ha=suspend_ha
+            )
+            self._perform(verb, aggregate, context, progress)
+
+    def dismiss_aggregate(
+        self, context: typing.Any, aggregate: model.AggregateLike
+    ) -> None:
+        row = self._load(aggregate)
+        if row is not None:
+            self._mirror(aggregate, verbs.dismiss(self.site, row), '')
+
+    def adopt_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+    ) -> None:
+        row = self._load(aggregate)
+        if row is not None:
+            verb = verbs.Adopt(self.site, row, host, self._hosts)
+            self._perform(verb, aggregate, context, None)
+
+    def check_host(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        *,
+        force: bool = False,
+    ) -> model.Report:
+        row = self._load(aggregate)
+        if row is None:
+            return model.Report(host)
+        return verbs.check_add(self.site, row, host, force)
+
+    def check_removal(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+    ) -> model.Report:
+        row = self._load(aggregate)
+        if row is None:
+            return model.Report(host)
+        return verbs.check_remove(self.site, row, host)
+
+    def audit_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        *,
+        fix: bool = False,
+    ) -> model.Report:
+        row = self._load(aggregate)
+        if row is None:
+            return model.Report(str(aggregate.name))
+        report = verbs.audit(self.site, row, fix)
+        if fix:
+            self._mirror(aggregate, self._load(aggregate) or row, '')
+        return report
+
+    def recover_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        *,
+        promote: str | None = None,
+    ) -> model.Report:
+        row = self._load(aggregate)
+        if row is None:
+            return model.Report(str(aggregate.name))
+        findings = [
+            self._settle(row, interrupted)
+            for interrupted in self.site.store.expired_operations(row.uuid)
+        ]
+        if promote:
+            row = self._load(aggregate) or row
+            self._perform(
+                verbs.Promote(self.site, row, promote),
+                aggregate,
+                context,
+                None,
+            )
+        self._mirror(aggregate, self._load(aggregate) or row, '')
+        return model.Report(row.name, tuple(findings))
+
+    def _load(self, aggregate: model.AggregateLike) -> store.Aggregate | None:
+        """Return our own row of the aggregate; None if it is no pool."""
+        try:
+            row = self.site.store.get_aggregate(aggregate.uuid, dismissed=True)
+        except exceptions.AggregateNotFound:
+            if not pool_states.is_hv_pool(aggregate.metadata):
+                return None
+            members = [
+                host
+                for host in aggregate.hosts
+                if host in aggregate.metadata
+            ]
+            row = self.site.store.track_aggregate(
+                aggregate.uuid, aggregate.name, aggregate.metadata, members
+            )
+        return row if pool_states.is_hv_pool(row.metadata) else None
+
+    def _perform(
+        self,
+        verb: operation.Verb,
+        aggregate: model.AggregateLike,
+        context: typing.Any,
+        progress: model.Progress | None,
+    ) -> store.Aggregate:
+        """Settle what lies expired, run the verb, mirror what came of it."""
+        for interrupted in self.site.store.expired_operations(verb.row.uuid):
+            self._settle(verb.row, interrupted)
+            verb.row = self.site.store.get_aggregate(
+                verb.row.uuid, dismissed=True
+            )
+        try:
+            return operation.perform(
+                verb,
+                progress or operation.silent,
+                getattr(context, 'request_id', None),
+            )
+        finally:
+            now = self.site.store.get_aggregate(verb.row.uuid, dismissed=True)
+            self._mirror(aggregate, now, verb.host)
+
+    def _settle(
+        self, row: store.Aggregate, interrupted: store.Operation
+    ) -> model.Finding:
+        """Take an interrupted operation over and say what came of it."""
+        verb = verbs.for_operation(self.site, row, interrupted, self._hosts)
+        story = f"{interrupted.kind} of {interrupted.host or 'the pool'}"
+        try:
+            operation.resume(verb, interrupted)
+        except exceptions.LeaseLost as error:
+            return model.Finding(
+                'interrupted-operation',
+                model.Severity.UNKNOWN,
+                f"{story}: {error}",
+            )
+        except exceptions.AggregateError as error:
+            return model.Finding(
+                'interrupted-operation',
+                model.Severity.WARN,
+                f"{story} is settled as not done: {error.reason}",
+            )
+        return model.Finding(
+            'interrupted-operation',
+            model.Severity.PASS,
+            f"{story} is settled: it is done",
+        )
+
+    def _mirror(
+        self, aggregate: model.AggregateLike, row: store.Aggregate, host: str
+    ) -> None:
+        """Bring the caller's copy up to date with the store.
+
+        A foreign copy may be stale, so every key of ours is written, and the
+        concerned host's key even when it is gone (None deletes it).
+        """
+        if isinstance(aggregate, store.Aggregate):
+            aggregate.refresh()
+            return
+        keys = {
+            pool_states.STATE,
+            pool_states.MASTER,
+            pool_states.POOL_UUID,
+            pool_states.FAILED_REQUESTS,
+            *row.hosts,
+        }
+        if host:
+            keys.add(host)
+        aggregate.update_metadata(
+            {key: row.metadata.get(key) for key in sorted(keys)}
+        )
+
+    def _forwarded(
+        self,
+        context: typing.Any,
+        row: store.Aggregate,
+        aggregate: model.AggregateLike,
+        host: str,
+        slave_info: base.SlaveInfo | None,
+    ) -> bool:
+        """Hand a join to the master's service if ours will go down in it.
+
+        A service that runs in a guest on the joining host cannot outlive the
+        join. It names the host; the password stays where it is.
+        """
+        guest = config.host_access(self.site.conf, host).compute_vm_uuid
+        master = row.metadata.get(pool_states.MASTER)
+        forward = getattr(self.virtapi, 'forward_add', None)
+        if not guest or not master or slave_info is not None or not forward:
+            return False
+        _, uuid = self.site.connections.client(host).this_host()
+        forward(
+            context,
+            aggregate,
+            host,
+            master,
+            {'host': host, 'host_uuid': uuid, 'compute_vm_uuid': guest},
+        )
+        return True

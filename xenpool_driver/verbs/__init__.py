@@ -1,0 +1,78 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The verbs: what is special about each kind of request.
+
+``common`` what they share; ``formation`` set up, adopt, join; ``leaving``
+eject, forget, clear, dismiss; ``mastership`` set master and promote;
+``inspection`` checks, audit.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+
+from xenpool_driver import operation, store
+from xenpool_driver import conf as config
+from xenpool_driver.verbs import (
+    common,
+    formation,
+    inspection,
+    leaving,
+    mastership,
+)
+
+Adopt = formation.Adopt
+Join = formation.Join
+SetUp = formation.SetUp
+Clear = leaving.Clear
+Eject = leaving.Eject
+Forget = leaving.Forget
+Promote = mastership.Promote
+SetMaster = mastership.SetMaster
+audit = inspection.audit
+check_add = inspection.check_add
+check_remove = inspection.check_remove
+dismiss = leaving.dismiss
+is_last = common.is_last
+is_master = common.is_master
+
+__all__ = [
+    'Adopt',
+    'Clear',
+    'Eject',
+    'Forget',
+    'Join',
+    'Promote',
+    'SetMaster',
+    'SetUp',
+    'audit',
+    'check_add',
+    'check_remove',
+    'dismiss',
+    'for_operation',
+    'is_last',
+    'is_master',
+]
+
+_KINDS: dict[str, type[operation.Verb]] = {
+    verb.kind: verb
+    for verb in (SetUp, Join, Adopt, Clear, Eject, Forget, SetMaster, Promote)
+}
+
+
+def for_operation(
+    site: operation.Site,
+    row: store.Aggregate,
+    interrupted: store.Operation,
+    hosts: collections.abc.Mapping[str, config.HostAccess],
+) -> operation.Verb:
+    """Return the verb of an operation that a dead worker left behind.
+
+    :param site: what verbs work with.
+    :param row: the aggregate of the operation.
+    :param interrupted: the operation.
+    :param hosts: every host that the configuration knows.
+    """
+    kind = _KINDS[interrupted.kind]
+    if kind is Adopt:
+        return Adopt(site, row, interrupted.host, hosts)
+    return kind(site, row, interrupted.host)

@@ -1,0 +1,159 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""What the verbs share: the way to the coordinator, and small readings."""
+
+from __future__ import annotations
+
+import collections.abc
+import typing
+
+from oslo_log import log
+
+from xenpool_driver import (
+    exceptions,
+    model,
+    operation,
+    pool_states,
+    reconcile,
+    store,
+)
+from xenpool_driver.xapi import client
+
+LOG = log.getLogger(__name__)
+
+
+def members(row: store.Aggregate) -> dict[str, str]:
+    """Return ``{compute host: XenServer uuid}`` of the declared members."""
+    return pool_states.host_uuids(row.metadata, row.hosts)
+
+
+def is_master(row: store.Aggregate, host: str) -> bool:
+    """Say whether the aggregate takes ``host`` for its master."""
+    return row.metadata.get(pool_states.MASTER) == host
+
+
+def is_last(row: store.Aggregate, host: str) -> bool:
+    """Say whether ``host`` is the only host of the aggregate."""
+    return row.hosts == [host]
+
+
+def find_coordinator(
+    site: operation.Site, row: store.Aggregate
+) -> client.Client:
+    """Return the client of the host that is the pool's master now.
+
+    The master that was recorded is asked first; if it is gone or serves
+    another pool, all members are asked at the same time.
+
+    :raises XapiError: no member names a master that answers.
+    """
+    known: dict[str, str | None] = dict(members(row))
+    pool_uuid = row.metadata.get(pool_states.POOL_UUID)
+    master = row.metadata.get(pool_states.MASTER)
+    if master in known:
+        try:
+            found = site.connections.coordinator_of(master)
+            if found.pool().uuid == pool_uuid:
+                return found
+            LOG.warning('%s serves another pool than %s', master, row.name)
+        except exceptions.XapiUnavailable as error:
+            LOG.warning('The master of %s: %s', row.name, error)
+    return site.connections.find_coordinator(known, pool_uuid)
+
+
+class PoolVerb(operation.Verb):
+    """A verb that works through the pool's master.
+
+    :param suspend_ha: switch HA off around the operation.
+    """
+
+    def __init__(
+        self,
+        site: operation.Site,
+        row: store.Aggregate,
+        host: str,
+        *,
+        suspend_ha: bool = False,
+    ) -> None:
+        super().__init__(site, row, host)
+        self.suspend_ha = suspend_ha
+        self._coordinator: client.Client | None = None
+
+    @property
+    def name(self) -> str:
+        """The aggregate's name, for messages."""
+        return self.row.name
+
+    def coordinator(self) -> client.Client:
+        """Return the pool's master, looking for it when it is not known.
+
+        :raises XapiError: it cannot be found.
+        """
+        if self._coordinator is None:
+            self._coordinator = find_coordinator(self.site, self.row)
+        return self._coordinator
+
+    def forget_coordinator(self) -> None:
+        """Look for the master anew the next time."""
+        self._coordinator = None
+
+    def refuse(self, reason: str) -> typing.NoReturn:
+        """Refuse the request.
+
+        :raises InvalidAggregateAction: always.
+        """
+        raise self.refused(self.name, reason)
+
+    def refuse_failures(self, report: model.Report) -> None:
+        """Refuse the request if the report holds failures.
+
+        :raises InvalidAggregateAction: with the whole report.
+        """
+        if not report.failures:
+            return
+        reasons = '; '.join(finding.message for finding in report.failures)
+        raise self.refused(self.name, reasons, report)
+
+    def reached(
+        self, look: collections.abc.Callable[[], typing.Any]
+    ) -> typing.Any:
+        """Return what ``look`` returns; refuse if XAPI cannot be reached.
+
+        :param look: reads from XAPI.
+        :raises InvalidAggregateAction: nobody answers, or a login fails.
+        """
+        try:
+            return look()
+        except exceptions.XapiError as error:
+            self.forget_coordinator()
+            raise self.refused(self.name, str(error)) from error
+
+    def master_correction(self) -> dict[str, str | None]:
+        """Return the metadata change if the master has moved unasked."""
+        if self._coordinator is None:
+            return {}
+        _, uuid = self._coordinator.this_host()
+        for host, known in members(self.row).items():
+            if known == uuid and not is_master(self.row, host):
+                LOG.warning(
+                    'The master of %s is %s now, not %s',
+                    self.name,
+                    host,
+                    self.row.metadata.get(pool_states.MASTER),
+                )
+                return {pool_states.MASTER: host}
+        return {}
+
+    def membership(
+        self, settlement: reconcile.Settlement, uuid: str | None
+    ) -> store.Changes:
+        """Return the changes that make the aggregate agree with the pool.
+
+        :param settlement: says whether the host is a member now.
+        :param uuid: the XenServer uuid of the host, if it is known.
+        """
+        if settlement.member is False:
+            return store.Changes(
+                metadata={self.host: None}, remove_hosts=(self.host,)
+            )
+        metadata = {self.host: uuid} if uuid else {}
+        return store.Changes(metadata=metadata)

@@ -1,0 +1,414 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Verbs that make a pool and let it grow: set up, adopt, join."""
+
+from __future__ import annotations
+
+import collections.abc
+import typing
+
+from oslo_log import log
+
+from xenpool_driver import (
+    exceptions,
+    inventory,
+    operation,
+    pool_states,
+    reconcile,
+    store,
+)
+from xenpool_driver import conf as config
+from xenpool_driver.verbs import common, guest, ha, inspection
+from xenpool_driver.xapi import client
+
+LOG = log.getLogger(__name__)
+
+Observation = reconcile.Observation
+
+
+class SetUp(common.PoolVerb):
+    """The first host: its pool of one is named, stamped, and recorded."""
+
+    kind = 'set-up'
+    request = pool_states.ADD
+    action = 'add_to_aggregate'
+    refused = exceptions.InvalidAggregateActionAdd
+    goal = Observation.SET_UP
+    repeatable = True
+
+    uuid = ''
+    pool_uuid = ''
+
+    def prepare(self) -> None:
+        """Refuse a host that is not a free pool of its own.
+
+        :raises InvalidAggregateActionAdd: with the whole report.
+        """
+        elsewhere = self.site.store.aggregate_of_host(self.host)
+        if elsewhere is not None and elsewhere.uuid != self.row.uuid:
+            self.refuse(
+                f"host '{self.host}' is in aggregate '{elsewhere.name}' "
+                f"already"
+            )
+        report = self.reached(
+            lambda: inspection.check_first(self.site, self.row, self.host)
+        )
+        self.refuse_failures(report)
+        door = self.reached(self.door)
+        _, self.uuid = self.reached(door.this_host)
+        self.pool_uuid = self.reached(door.pool).uuid
+
+    def door(self) -> client.Client:
+        """Return the host's own XAPI."""
+        return self.site.connections.client(self.host)
+
+    def intent(self) -> dict[str, typing.Any]:
+        return {'host_uuid': self.uuid, 'pool_uuid': self.pool_uuid}
+
+    def restore(
+        self, details: collections.abc.Mapping[str, typing.Any]
+    ) -> None:
+        self.uuid = details['host_uuid']
+        self.pool_uuid = details['pool_uuid']
+
+    def begin_changes(self, row: store.Aggregate) -> store.Changes:
+        if row.metadata.get(pool_states.MASTER):
+            raise self.refused(
+                row.name,
+                'setup in progress: another host has just become the '
+                'master; repeat the request',
+            )
+        metadata: dict[str, str | None] = {}
+        if row.state == pool_states.CREATED:
+            metadata[pool_states.STATE] = pool_states.next_state(
+                row.state, pool_states.FIRST_ADD_ACCEPTED
+            )
+        return store.Changes(metadata=metadata, add_hosts=(self.host,))
+
+    def act(self, journal: operation.Journal) -> None:
+        door = self.door()
+        journal.phase('stamp', f"pool {self.pool_uuid}")
+        stamp(door, self.row)
+        journal.phase('name')
+        door.set_pool_name(self.row.name)
+
+    def observe(self) -> reconcile.Observation:
+        return observe_set_up(self.door(), self.row)
+
+    @property
+    def timeout(self) -> float:
+        return float(self.site.conf.xenpool.probe_timeout)
+
+    def end_changes(
+        self, row: store.Aggregate, settlement: reconcile.Settlement
+    ) -> store.Changes:
+        changes = self.membership(settlement, self.uuid)
+        if not settlement.member:
+            return changes
+        return store.Changes(
+            metadata={
+                self.host: self.uuid,
+                pool_states.MASTER: self.host,
+                pool_states.POOL_UUID: self.pool_uuid,
+            }
+        )
+
+
+class Adopt(SetUp):
+    """A pool that stands already is taken over with all its members.
+
+    :param hosts: every host that the configuration knows; each member of
+        the pool must be one of them.
+    """
+
+    kind = 'adopt'
+    action = 'adopt_aggregate'
+
+    def __init__(
+        self,
+        site: operation.Site,
+        row: store.Aggregate,
+        host: str,
+        hosts: collections.abc.Mapping[str, config.HostAccess],
+    ) -> None:
+        super().__init__(site, row, host)
+        self._hosts = hosts
+        self._found: dict[str, str] = {}
+        self._master = host
+
+    def prepare(self) -> None:
+        """Find every member of the pool in the configuration.
+
+        :raises InvalidAggregateActionAdd: a member is not configured, or
+            the pool belongs to another aggregate.
+        """
+        report = self.reached(
+            lambda: inspection.check_adoption(self.site, self.row, self.host)
+        )
+        self.refuse_failures(report)
+        door = self.reached(self.door)
+        pool = self.reached(door.pool)
+        by_address = {
+            access.address: name for name, access in self._hosts.items()
+        }
+        strangers = []
+        for member in self.reached(door.hosts):
+            name = by_address.get(member.address)
+            if name is None:
+                strangers.append(f"{member.name_label} ({member.address})")
+            else:
+                self._found[name] = member.uuid
+            if member.ref == pool.master and name:
+                self._master = name
+        if strangers:
+            self.refuse(
+                f"these members of the pool have no section in the "
+                f"configuration: {', '.join(sorted(strangers))}"
+            )
+        self.pool_uuid = pool.uuid
+        self.uuid = self._found[self._master]
+
+    def door(self) -> client.Client:
+        """Return the XAPI of the pool's master."""
+        return self.site.connections.coordinator_of(self.host)
+
+    def intent(self) -> dict[str, typing.Any]:
+        return {
+            **super().intent(),
+            'members': self._found,
+            'master': self._master,
+        }
+
+    def restore(
+        self, details: collections.abc.Mapping[str, typing.Any]
+    ) -> None:
+        super().restore(details)
+        self._found = dict(details['members'])
+        self._master = details['master']
+
+    def begin_changes(self, row: store.Aggregate) -> store.Changes:
+        if row.hosts or row.state != pool_states.CREATED:
+            raise self.refused(
+                row.name, 'only a new aggregate without hosts can adopt'
+            )
+        return store.Changes(
+            metadata={
+                pool_states.STATE: pool_states.next_state(
+                    row.state, pool_states.FIRST_ADD_ACCEPTED
+                )
+            },
+            add_hosts=tuple(self._found),
+        )
+
+    def end_changes(
+        self, row: store.Aggregate, settlement: reconcile.Settlement
+    ) -> store.Changes:
+        if not settlement.member:
+            return store.Changes(remove_hosts=tuple(self._found))
+        return store.Changes(
+            metadata={
+                **self._found,
+                pool_states.MASTER: self._master,
+                pool_states.POOL_UUID: self.pool_uuid,
+            }
+        )
+
+
+class Join(common.PoolVerb):
+    """A further host: ``pool.join``, called on the joiner.
+
+    :param force: use ``pool.join_force``.
+    :param restore_settings: put back the safe settings that got lost.
+    """
+
+    kind = 'join'
+    request = pool_states.ADD
+    action = 'add_to_aggregate'
+    refused = exceptions.InvalidAggregateActionAdd
+    goal = Observation.JOINED
+
+    def __init__(
+        self,
+        site: operation.Site,
+        row: store.Aggregate,
+        host: str,
+        *,
+        force: bool = False,
+        suspend_ha: bool = False,
+        restore_settings: bool = False,
+    ) -> None:
+        super().__init__(site, row, host, suspend_ha=suspend_ha)
+        self.force = force
+        self.restore_settings = restore_settings
+        self.uuid = ''
+        self._is_member = False
+        self._before: inventory.Inventory | None = None
+
+    def prepare(self) -> None:
+        """Judge both sides; find out whether the host is a member already.
+
+        :raises InvalidAggregateActionAdd: with the whole report.
+        """
+        elsewhere = self.site.store.aggregate_of_host(self.host)
+        if elsewhere is not None and elsewhere.uuid != self.row.uuid:
+            self.refuse(
+                f"host '{self.host}' is in aggregate '{elsewhere.name}' "
+                f"already"
+            )
+        self.reached(self.coordinator)
+        judged = self.reached(
+            lambda: inspection.judge_join(
+                self.site,
+                self.row,
+                self.host,
+                self.coordinator(),
+                force=self.force,
+                suspend_ha=self.suspend_ha,
+            )
+        )
+        self.uuid = judged.host_uuid
+        self._is_member = judged.is_member
+        self._before = judged.inventory
+        self.refuse_failures(judged.report)
+
+    def intent(self) -> dict[str, typing.Any]:
+        return {
+            'host_uuid': self.uuid,
+            'is_member': self._is_member,
+            'force': self.force,
+            'suspend_ha': self.suspend_ha,
+        }
+
+    def restore(
+        self, details: collections.abc.Mapping[str, typing.Any]
+    ) -> None:
+        self.uuid = details['host_uuid']
+        self.suspend_ha = details['suspend_ha']
+
+    def begin_changes(self, row: store.Aggregate) -> store.Changes:
+        return store.Changes(add_hosts=(self.host,))
+
+    def act(self, journal: operation.Journal) -> None:
+        if self._is_member:
+            journal.phase('observe', 'a member already')
+            return
+        ha.suspend(self, journal)
+        guest.stop(self.site, self.host, journal)
+        master = self.coordinator()
+        access = self.site.connections.access(master.name)
+        joiner = self.site.connections.client(self.host)
+        journal.phase('join', f"to {master.address}")
+        task = joiner.join(
+            self.master_address(),
+            access.username,
+            access.password,
+            self.force,
+        )
+        client.wait(
+            task,
+            self.site.clock,
+            self.timeout,
+            self.site.conf.xenpool.poll_interval,
+            lambda fraction: journal.progress('join', fraction),
+        )
+        journal.phase('restart', 'the host restarts as a member')
+        self.site.connections.invalidate(self.host)
+
+    def master_address(self) -> str:
+        """Return the address that XAPI itself has for the master."""
+        _, uuid = self.coordinator().this_host()
+        for host in self.coordinator().hosts():
+            if host.uuid == uuid and host.address:
+                return str(host.address)
+        return str(self.coordinator().address)
+
+    def observe(self) -> reconcile.Observation:
+        try:
+            record = self.coordinator().host(self.uuid)
+        except exceptions.XapiError:
+            self.forget_coordinator()
+            raise
+        if record is None:
+            return self._observe_outside()
+        if not (record.live and record.enabled):
+            return Observation.JOINING
+        if not common.storage_plugged(self.coordinator(), record):
+            return Observation.JOINING
+        view = self.site.connections.member_view(self.host)
+        if view != self.master_address():
+            return Observation.JOINING
+        return Observation.JOINED
+
+    def _observe_outside(self) -> reconcile.Observation:
+        """Say what a host that the master does not know is up to."""
+        joiner = self.site.connections.client(self.host)
+        if client.pending(joiner, 'pool.join', 'pool.join_force'):
+            return Observation.JOINING
+        return Observation.NOT_JOINED
+
+    @property
+    def timeout(self) -> float:
+        return float(self.site.conf.xenpool.join_timeout)
+
+    def end_changes(
+        self, row: store.Aggregate, settlement: reconcile.Settlement
+    ) -> store.Changes:
+        changes = self.membership(settlement, self.uuid)
+        metadata = {**changes.metadata, **self.master_correction()}
+        return store.Changes(
+            metadata=metadata, remove_hosts=changes.remove_hosts
+        )
+
+    def afterwards(
+        self, journal: operation.Journal, settlement: reconcile.Settlement
+    ) -> None:
+        guest.start(
+            self.site, self.host, journal, self.coordinator, settlement.member
+        )
+        if settlement.outcome == 'succeeded' and self._before is not None:
+            self._show_losses(journal)
+        ha.restore(self, journal)
+
+    def _show_losses(self, journal: operation.Journal) -> None:
+        """Say which settings XAPI's best-effort push dropped."""
+        assert self._before is not None
+        master = self.coordinator()
+        after = inspection.inventory_of(master, self.uuid)
+        losses = inventory.compare(self._before, after)
+        for finding in losses:
+            LOG.warning('Join of %s: %s', self.host, finding.message)
+        if losses:
+            journal.phase(
+                'losses',
+                '; '.join(finding.message for finding in losses),
+                losses=[finding.to_dict() for finding in losses],
+            )
+        if losses and self.restore_settings:
+            journal.phase('restore settings')
+            inspection.restore_settings(master, self.uuid, self._before)
+
+
+def stamp(door: client.Client, row: store.Aggregate) -> None:
+    """Write down in the pool that it belongs to the aggregate.
+
+    XAPI refuses a key that is there already, so of two controllers one wins.
+
+    :raises XapiRefused: the pool belongs to another aggregate.
+    """
+    try:
+        door.add_pool_other_config(pool_states.OWNER_KEY, row.uuid)
+    except exceptions.XapiRefused as error:
+        owner = door.pool().other_config.get(pool_states.OWNER_KEY)
+        if error.code != 'MAP_DUPLICATE_KEY' or owner != row.uuid:
+            raise
+
+
+def observe_set_up(
+    door: client.Client, row: store.Aggregate
+) -> reconcile.Observation:
+    """Say how far the pool carries the stamp and name of the aggregate."""
+    pool = door.pool()
+    if pool.other_config.get(pool_states.OWNER_KEY) != row.uuid:
+        return Observation.NOT_SET_UP
+    if pool.name_label != row.name:
+        return Observation.HALF_SET_UP
+    return Observation.SET_UP

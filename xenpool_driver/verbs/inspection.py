@@ -1,0 +1,240 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""What only looks: checks before a request, audits of an aggregate."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+from xenpool_driver import (
+    exceptions,
+    inventory,
+    model,
+    operation,
+    pool_states,
+    preflight,
+    reconcile,
+    snapshot,
+    store,
+)
+from xenpool_driver.verbs import common, mastership
+from xenpool_driver.xapi import client
+
+
+@dataclasses.dataclass(frozen=True)
+class JoinJudgement:
+    """What is known of a joiner before it joins.
+
+    :ivar report: everything that was found.
+    :ivar host_uuid: the joiner's XenServer uuid.
+    :ivar is_member: whether it is a member of this very pool already.
+    :ivar inventory: its settings, to be compared afterwards; None for a
+        member.
+    """
+
+    report: model.Report
+    host_uuid: str
+    is_member: bool
+    inventory: inventory.Inventory | None
+
+
+def check_first(
+    site: operation.Site, row: store.Aggregate, host: str
+) -> model.Report:
+    """Judge a host that shall become the first one of an aggregate.
+
+    :raises XapiError: it cannot be read.
+    """
+    own = site.connections.client(host).snapshot()
+    return preflight.membership.check_first(own, host, row.uuid)
+
+
+def check_adoption(
+    site: operation.Site, row: store.Aggregate, host: str
+) -> model.Report:
+    """Judge a pool that shall be adopted through one of its members.
+
+    :raises XapiError: it cannot be read.
+    """
+    pool = site.connections.coordinator_of(host).snapshot()
+    return preflight.membership.check_adoption(pool, host, row.uuid)
+
+
+def judge_join(
+    site: operation.Site,
+    row: store.Aggregate,
+    host: str,
+    master: client.Client,
+    *,
+    force: bool = False,
+    suspend_ha: bool = False,
+) -> JoinJudgement:
+    """Judge both sides of a join from bulk reads.
+
+    :param master: the pool's master.
+    :raises XapiError: one of the sides cannot be read.
+    """
+    try:
+        joiner = site.connections.client(host)
+    except exceptions.NotPoolMaster as error:
+        return _judge_member(site, row, host, master, error)
+    own = joiner.snapshot()
+    _, uuid = joiner.this_host()
+    report = preflight.join.check(
+        own,
+        master.snapshot(),
+        force=force,
+        suspend_ha=suspend_ha,
+        aggregate_uuid=row.uuid,
+        subject=host,
+    )
+    return JoinJudgement(report, uuid, False, inventory.take(own, uuid))
+
+
+def _judge_member(
+    site: operation.Site,
+    row: store.Aggregate,
+    host: str,
+    master: client.Client,
+    member: exceptions.NotPoolMaster,
+) -> JoinJudgement:
+    """Judge a host that is a member of some pool: ours, or another one."""
+    address = site.connections.access(host).address
+    recorded = row.metadata.get(host)
+    for record in master.hosts():
+        if record.uuid == recorded or record.address == address:
+            finding = model.Finding(
+                'membership',
+                model.Severity.PASS,
+                f"host '{host}' is a member of the pool already",
+            )
+            report = model.Report(host, (finding,))
+            return JoinJudgement(report, record.uuid, True, None)
+    finding = model.Finding(
+        'membership',
+        model.Severity.FAIL,
+        f"host '{host}' is a member of another pool, whose master is at "
+        f"{member.address}",
+        f"remove it from that pool first; the aggregate of the pool tells "
+        f"more: xenpool host list ({host})",
+    )
+    return JoinJudgement(model.Report(host, (finding,)), '', False, None)
+
+
+def check_add(
+    site: operation.Site, row: store.Aggregate, host: str, force: bool
+) -> model.Report:
+    """Say all that speaks against adding ``host``.
+
+    :raises InvalidAggregateActionAdd: nobody who could tell answers.
+    """
+    findings = _lifecycle_findings(row, pool_states.ADD)
+    try:
+        if row.metadata.get(pool_states.MASTER):
+            master = common.find_coordinator(site, row)
+            report = judge_join(site, row, host, master, force=force).report
+        else:
+            report = check_first(site, row, host)
+    except exceptions.XapiError as error:
+        raise exceptions.InvalidAggregateActionAdd(
+            row.name, str(error)
+        ) from error
+    return dataclasses.replace(
+        report, subject=host, findings=(*findings, *report.findings)
+    )
+
+
+def check_remove(
+    site: operation.Site, row: store.Aggregate, host: str
+) -> model.Report:
+    """Say what speaks against removing ``host``, and what would be lost.
+
+    :raises InvalidAggregateActionDelete: nobody who could tell answers.
+    """
+    findings = _lifecycle_findings(row, pool_states.REMOVE)
+    uuid = row.metadata.get(host)
+    if common.is_last(row, host) or uuid is None:
+        return model.Report(host, findings)
+    try:
+        pool = common.find_coordinator(site, row).snapshot()
+    except exceptions.XapiError as error:
+        raise exceptions.InvalidAggregateActionDelete(
+            row.name, str(error)
+        ) from error
+    report = preflight.eject.check(pool, uuid)
+    return dataclasses.replace(
+        report, subject=host, findings=(*findings, *report.findings)
+    )
+
+
+def _lifecycle_findings(
+    row: store.Aggregate, request: str
+) -> tuple[model.Finding, ...]:
+    reason = pool_states.refusal(row.state, request)
+    if not reason:
+        return ()
+    return (model.Finding('lifecycle', model.Severity.FAIL, reason),)
+
+
+def audit(
+    site: operation.Site, row: store.Aggregate, fix: bool
+) -> model.Report:
+    """Compare what the aggregate says with what XAPI says.
+
+    :param fix: settle what touches only our own metadata.
+    """
+    declared = reconcile.Declared.of(row)
+    try:
+        master = common.find_coordinator(site, row)
+        pool: snapshot.PoolSnapshot = master.snapshot()
+    except exceptions.XapiError as error:
+        if not row.hosts:
+            return model.Report(row.name)
+        finding = model.Finding(
+            'master-reachable',
+            model.Severity.FAIL,
+            str(error),
+            f"if the master is dead for good: xenpool aggregate recover "
+            f"{row.name} --promote HOST",
+        )
+        return model.Report(row.name, (finding,))
+    views = mastership.member_views(site, sorted(common.members(row)))
+    findings = reconcile.audit(declared, pool, views, now=site.clock.time())
+    if fix:
+        changes = reconcile.metadata_fixes(declared, pool)
+        if changes:
+            row.update_metadata(dict(changes))
+    return model.Report(row.name, tuple(findings))
+
+
+def inventory_of(master: client.Client, uuid: str) -> inventory.Inventory:
+    """Return the settings of one member as they are now.
+
+    :param uuid: the member's XenServer uuid.
+    """
+    return inventory.take(master.snapshot(), uuid)
+
+
+def restore_settings(
+    master: client.Client, uuid: str, before: inventory.Inventory
+) -> None:
+    """Put back the safe settings of a member, as they were before its join.
+
+    :param uuid: the member's XenServer uuid.
+    :raises XapiError: one of them cannot be written.
+    """
+    ref = master.read('host.get_by_uuid', uuid)
+    writes: dict[str, typing.Any] = {
+        'host.set_name_label': before.name_label,
+        'host.set_name_description': before.name_description,
+        'host.set_tags': list(before.tags),
+        'host.set_logging': dict(before.logging),
+    }
+    for method, value in writes.items():
+        master.write(method, ref, value)
+    present = master.read('host.get_other_config', ref)
+    for key, value in before.other_config.items():
+        if key not in present:
+            master.write('host.add_to_other_config', ref, key, value)
+
+

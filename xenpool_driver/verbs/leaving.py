@@ -1,0 +1,417 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Verbs that make a pool smaller: eject, forget, clear, dismiss."""
+
+from __future__ import annotations
+
+import collections.abc
+import typing
+
+from xenpool_driver import (
+    exceptions,
+    operation,
+    pool_states,
+    preflight,
+    reconcile,
+    store,
+)
+from xenpool_driver.verbs import common, guest, ha, inspection
+from xenpool_driver.xapi import client
+
+Observation = reconcile.Observation
+
+
+class Leaving(common.PoolVerb):
+    """What eject and forget have in common: a member's record goes away."""
+
+    request = pool_states.REMOVE
+    action = 'remove_from_aggregate'
+    refused = exceptions.InvalidAggregateActionDelete
+    goal = Observation.EJECTED
+
+    uuid = ''
+    _gone = False
+
+    def prepare(self) -> None:
+        """Refuse a host that is no member, or the master of others.
+
+        :raises InvalidAggregateActionDelete: it is.
+        """
+        if self.host not in self.row.hosts and (
+            self.host not in self.row.metadata
+        ):
+            self.refuse(f"host '{self.host}' is not in the aggregate")
+        master = self.reached(self.coordinator)
+        self.uuid = self.row.metadata.get(self.host, '')
+        if not self.uuid:
+            self.uuid = self.reached(self._uuid_by_address)
+        self._gone = not self.uuid or (
+            self.reached(lambda: master.host(self.uuid)) is None
+        )
+        if not self._gone:
+            self.judge(master)
+
+    def judge(self, master: client.Client) -> None:
+        """Refuse what XAPI, or a person, would regret.
+
+        :raises InvalidAggregateActionDelete: with the whole report.
+        """
+
+    def _uuid_by_address(self) -> str:
+        """Return the uuid of a member whose join was never recorded."""
+        address = self.site.connections.access(self.host).address
+        for record in self.coordinator().hosts():
+            if record.address == address:
+                return str(record.uuid)
+        return ''
+
+    def intent(self) -> dict[str, typing.Any]:
+        return {'host_uuid': self.uuid, 'suspend_ha': self.suspend_ha}
+
+    def restore(
+        self, details: collections.abc.Mapping[str, typing.Any]
+    ) -> None:
+        self.uuid = details['host_uuid']
+        self.suspend_ha = details['suspend_ha']
+
+    def act(self, journal: operation.Journal) -> None:
+        if self._gone:
+            journal.phase('observe', 'not a member any more')
+            return
+        ha.suspend(self, journal)
+        self.part(journal)
+
+    def part(self, journal: operation.Journal) -> None:
+        """Make the call that takes the record away."""
+
+    def observe(self) -> reconcile.Observation:
+        if not self.uuid:
+            return Observation.EJECTED
+        try:
+            master = self.coordinator()
+            if master.host(self.uuid) is None:
+                return Observation.EJECTED
+            return self.observe_member(master)
+        except exceptions.XapiError:
+            self.forget_coordinator()
+            raise
+
+    def observe_member(self, master: client.Client) -> reconcile.Observation:
+        """Say what goes on with a host that the master still lists."""
+        return Observation.STILL_MEMBER
+
+    def end_changes(
+        self, row: store.Aggregate, settlement: reconcile.Settlement
+    ) -> store.Changes:
+        changes = self.membership(settlement, self.uuid)
+        metadata = {**changes.metadata, **self.master_correction()}
+        return store.Changes(
+            metadata=metadata, remove_hosts=changes.remove_hosts
+        )
+
+    def afterwards(
+        self, journal: operation.Journal, settlement: reconcile.Settlement
+    ) -> None:
+        ha.restore(self, journal)
+
+
+class Eject(Leaving):
+    """A living member leaves; its local disks are wiped.
+
+    :param allow_data_loss: go on although local disks hold data.
+    :param drain: first move the virtual machines away.
+    :param keep_disabled: leave the host disabled if it stays a member.
+    :param wait: wait until the host is back as a pool of its own.
+    """
+
+    kind = 'eject'
+
+    def __init__(
+        self,
+        site: operation.Site,
+        row: store.Aggregate,
+        host: str,
+        *,
+        allow_data_loss: bool = False,
+        drain: bool = False,
+        keep_disabled: bool = False,
+        wait: bool = False,
+        suspend_ha: bool = False,
+    ) -> None:
+        super().__init__(site, row, host, suspend_ha=suspend_ha)
+        self.allow_data_loss = allow_data_loss
+        self.drain = drain
+        self.keep_disabled = keep_disabled
+        self.wait = wait
+
+    def judge(self, master: client.Client) -> None:
+        report = self.reached(
+            lambda: preflight.eject.check(
+                master.snapshot(),
+                self.uuid,
+                allow_data_loss=self.allow_data_loss,
+                drain=self.drain,
+                suspend_ha=self.suspend_ha,
+            )
+        )
+        self.refuse_failures(report)
+
+    def intent(self) -> dict[str, typing.Any]:
+        return {
+            **super().intent(),
+            'drain': self.drain,
+            'keep_disabled': self.keep_disabled,
+            'wait': self.wait,
+        }
+
+    def restore(
+        self, details: collections.abc.Mapping[str, typing.Any]
+    ) -> None:
+        super().restore(details)
+        self.keep_disabled = details['keep_disabled']
+
+    def part(self, journal: operation.Journal) -> None:
+        if self.drain:
+            self._drain(journal)
+        guest.stop(self.site, self.host, journal)
+        journal.phase('eject', 'from here on there is no way back')
+        self._follow(self.coordinator().eject(self.uuid), journal, 'eject')
+        self.site.connections.invalidate(self.host)
+
+    def _drain(self, journal: operation.Journal) -> None:
+        """Disable the host and move its virtual machines away.
+
+        :raises XapiRefused: a virtual machine cannot move; all that cannot
+            are named.
+        """
+        master = self.coordinator()
+        journal.phase('disable', disabled=True)
+        master.disable_host(self.uuid)
+        blockers = master.vms_preventing_evacuation(self.uuid)
+        if blockers:
+            raise exceptions.XapiRefused(
+                'CANNOT_EVACUATE_HOST',
+                [
+                    f"{name}: {' '.join(error)}"
+                    for name, error in sorted(blockers.items())
+                ],
+                self.host,
+            )
+        journal.phase('evacuate')
+        self._follow(master.evacuate(self.uuid), journal, 'evacuate')
+
+    def _follow(
+        self, task: client.Task, journal: operation.Journal, phase: str
+    ) -> None:
+        """Wait for a task of the master, and show its progress."""
+        conf = self.site.conf.xenpool
+        client.wait(
+            task,
+            self.site.clock,
+            conf.drain_timeout if phase == 'evacuate' else self.timeout,
+            conf.poll_interval,
+            lambda fraction: journal.progress(phase, fraction),
+        )
+
+    def observe_member(self, master: client.Client) -> reconcile.Observation:
+        if client.pending(master, 'pool.eject'):
+            return Observation.EJECTING
+        if self._is_alone():
+            return Observation.LEFT_BEHIND
+        return Observation.STILL_MEMBER
+
+    def _is_alone(self) -> bool:
+        """Say whether the host serves a pool of its own already."""
+        try:
+            door = self.site.connections.client(self.host)
+            pool = door.pool()
+        except exceptions.XapiError:
+            return False
+        return bool(pool.uuid != self.row.metadata.get(pool_states.POOL_UUID))
+
+    @property
+    def timeout(self) -> float:
+        return float(self.site.conf.xenpool.eject_timeout)
+
+    def afterwards(
+        self, journal: operation.Journal, settlement: reconcile.Settlement
+    ) -> None:
+        stays = settlement.member is not False
+        if stays:
+            guest.start(
+                self.site, self.host, journal, self.coordinator, True
+            )
+        if stays and journal.details.get('disabled'):
+            if not self.keep_disabled:
+                journal.phase('enable', 'the host stays a member')
+                self.coordinator().enable_host(self.uuid)
+        if not stays and self.wait:
+            self._await_first_boot(journal)
+        super().afterwards(journal, settlement)
+
+    def _await_first_boot(self, journal: operation.Journal) -> None:
+        """Wait until the host is back as a pool of its own.
+
+        :raises XapiUnavailable: it is not, when the time is over.
+        """
+        journal.phase('first boot', 'the host reboots and wipes its disks')
+        clock = self.site.clock
+        deadline = clock.monotonic() + self.site.conf.xenpool.first_boot_timeout
+        while not self._is_back():
+            journal.still_ours()
+            if clock.monotonic() >= deadline:
+                raise exceptions.XapiUnavailable(
+                    'has left the pool, but is not back as a pool of its '
+                    'own yet',
+                    self.host,
+                )
+            clock.sleep(self.site.conf.xenpool.poll_interval)
+
+    def _is_back(self) -> bool:
+        """Say whether the host is enabled in a pool of its own."""
+        if not self._is_alone():
+            return False
+        try:
+            hosts = self.site.connections.client(self.host).hosts()
+        except exceptions.XapiError:
+            return False
+        return len(hosts) == 1 and bool(hosts[0].enabled)
+
+
+class Forget(Leaving):
+    """A dead member's record is destroyed; the machine is not touched."""
+
+    kind = 'forget'
+
+    def judge(self, master: client.Client) -> None:
+        """Refuse a host that lives, by its own word or the coordinator's."""
+        try:
+            view = self.site.connections.member_view(self.host)
+        except exceptions.XapiError:
+            view = None
+        if view is not None:
+            self.refuse(
+                f"host '{self.host}' answers, so it is not dead: remove it "
+                f"without --forget"
+            )
+        report = self.reached(
+            lambda: preflight.eject.check_forget(master.snapshot(), self.uuid)
+        )
+        self.refuse_failures(report)
+
+    def part(self, journal: operation.Journal) -> None:
+        journal.phase('destroy', 'only the record; XAPI checks it is dead')
+        self.coordinator().destroy_host(self.uuid)
+
+    @property
+    def timeout(self) -> float:
+        return float(self.site.conf.xenpool.eject_timeout)
+
+
+class Clear(common.PoolVerb):
+    """The last host: its pool loses name and stamp, and nothing else."""
+
+    kind = 'clear'
+    request = pool_states.REMOVE
+    action = 'remove_from_aggregate'
+    refused = exceptions.InvalidAggregateActionDelete
+    goal = Observation.CLEARED
+    repeatable = True
+
+    def prepare(self) -> None:
+        """Refuse while the pool has members that the aggregate forgot.
+
+        :raises InvalidAggregateActionDelete: it has, or nobody answers.
+        """
+        pool = self.reached(lambda: self.door().pool())
+        owner = pool.other_config.get(pool_states.OWNER_KEY)
+        if owner != self.row.uuid:
+            return
+        uuid = self.row.metadata.get(self.host)
+        others = [
+            record.name_label
+            for record in self.reached(lambda: self.door().hosts())
+            if record.uuid != uuid
+        ]
+        if others:
+            self.refuse(
+                f"the pool has members that the aggregate does not know: "
+                f"{', '.join(sorted(others))}; see: xenpool aggregate audit"
+            )
+
+    def door(self) -> client.Client:
+        """Return the XAPI of the host's pool."""
+        return self.site.connections.coordinator_of(self.host)
+
+    def act(self, journal: operation.Journal) -> None:
+        door = self.door()
+        pool = door.pool()
+        if pool.other_config.get(pool_states.OWNER_KEY) != self.row.uuid:
+            journal.phase('observe', 'the pool is not ours any more')
+            return
+        if pool.name_label == self.row.name:
+            journal.phase('clear name')
+            door.set_pool_name('')
+        journal.phase('clear stamp')
+        door.remove_pool_other_config(pool_states.OWNER_KEY)
+
+    def observe(self) -> reconcile.Observation:
+        pool = self.door().pool()
+        if pool.other_config.get(pool_states.OWNER_KEY) == self.row.uuid:
+            return Observation.NOT_CLEARED
+        return Observation.CLEARED
+
+    @property
+    def timeout(self) -> float:
+        return float(self.site.conf.xenpool.probe_timeout)
+
+    def end_changes(
+        self, row: store.Aggregate, settlement: reconcile.Settlement
+    ) -> store.Changes:
+        if settlement.outcome != 'succeeded':
+            return store.Changes()
+        return store.Changes(
+            metadata={
+                self.host: None,
+                pool_states.MASTER: None,
+                pool_states.POOL_UUID: None,
+            },
+            remove_hosts=(self.host,),
+        )
+
+
+def dismiss(site: operation.Site, row: store.Aggregate) -> store.Aggregate:
+    """Delete the aggregate, which has no hosts. XAPI is not concerned.
+
+    :returns: the aggregate as it is afterwards.
+    :raises InvalidAggregateActionDelete: hosts remain, or it is deleted.
+    """
+    refused = exceptions.InvalidAggregateActionDelete
+
+    def admit(
+        now: store.Aggregate,
+        running: collections.abc.Sequence[store.Operation],
+    ) -> store.Changes:
+        reason = pool_states.refusal(now.state, pool_states.DELETE)
+        if reason:
+            raise refused(now.name, reason)
+        if now.hosts:
+            raise refused(
+                now.name, f"it still has hosts: {', '.join(now.hosts)}"
+            )
+        if running:
+            raise refused(now.name, f"{running[0].kind} in progress")
+        state = pool_states.next_state(now.state, pool_states.DELETED)
+        return store.Changes(
+            metadata={pool_states.STATE: state}, dismiss=True
+        )
+
+    operation_, _ = site.store.begin(
+        row.uuid,
+        'dismiss',
+        '',
+        site.owner,
+        site.conf.xenpool.lease_duration,
+        {},
+        admit,
+    )
+    return site.store.finish(operation_, 'succeeded')

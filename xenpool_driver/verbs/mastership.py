@@ -1,0 +1,278 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Verbs that move the mastership: set master, promote."""
+
+from __future__ import annotations
+
+import collections.abc
+import concurrent.futures
+import typing
+
+from xenpool_driver import (
+    exceptions,
+    operation,
+    pool_states,
+    preflight,
+    reconcile,
+    store,
+)
+from xenpool_driver.verbs import common, ha
+from xenpool_driver.xapi import client
+
+Observation = reconcile.Observation
+
+
+class Mastership(common.PoolVerb):
+    """What set master and promote have in common: everybody must agree."""
+
+    request = pool_states.SET_MASTER
+    refused = exceptions.InvalidAggregateActionUpdate
+    goal = Observation.MOVED
+
+    uuid = ''
+    address = ''
+
+    def prepare(self) -> None:
+        """Refuse a host that is no member.
+
+        :raises InvalidAggregateAction: it is not.
+        """
+        if self.host not in self.row.hosts:
+            self.refuse(f"host '{self.host}' is not in the aggregate")
+        self.uuid = self.row.metadata.get(self.host, '')
+        if not self.uuid:
+            self.refuse(
+                f"host '{self.host}' was never seen to be a member; see: "
+                f"xenpool aggregate audit"
+            )
+
+    def intent(self) -> dict[str, typing.Any]:
+        return {
+            'host_uuid': self.uuid,
+            'address': self.address,
+            'suspend_ha': self.suspend_ha,
+        }
+
+    def restore(
+        self, details: collections.abc.Mapping[str, typing.Any]
+    ) -> None:
+        self.uuid = details['host_uuid']
+        self.address = details['address']
+        self.suspend_ha = details['suspend_ha']
+
+    def views(self) -> dict[str, str | None]:
+        """Return whom each member takes for its master, in its own view.
+
+        :returns: ``{compute host: address}``; the member itself shows as
+            ``''``, one that does not answer as None.
+        """
+        hosts = sorted(common.members(self.row))
+        return member_views(self.site, hosts)
+
+    def observe(self) -> reconcile.Observation:
+        views = self.views()
+        wanted = {
+            host: '' if host == self.host else self.address for host in views
+        }
+        if views[self.host] == '' and self._everybody_is_well():
+            if views == wanted:
+                return Observation.MOVED
+        if all(view is None for view in views.values()):
+            raise exceptions.XapiUnavailable('no member answers', self.name)
+        if views[self.host] not in ('', None) and not self._still_busy():
+            return Observation.NOT_MOVED
+        return Observation.MOVING
+
+    def _everybody_is_well(self) -> bool:
+        """Say whether the new master shows itself and all members enabled."""
+        try:
+            master = self.site.connections.client(self.host)
+            records = {record.uuid: record for record in master.hosts()}
+            serves = master.pool().master == records[self.uuid].ref
+        except (exceptions.XapiError, KeyError):
+            return False
+        uuids = common.members(self.row).values()
+        return serves and all(
+            uuid in records and records[uuid].live and records[uuid].enabled
+            for uuid in uuids
+        )
+
+    def _still_busy(self) -> bool:
+        """Say whether the old master is still about to hand over."""
+        return False
+
+    @property
+    def timeout(self) -> float:
+        return float(self.site.conf.xenpool.master_change_timeout)
+
+    def end_changes(
+        self, row: store.Aggregate, settlement: reconcile.Settlement
+    ) -> store.Changes:
+        if settlement.outcome == 'succeeded':
+            return store.Changes(metadata={pool_states.MASTER: self.host})
+        return store.Changes(metadata=self.master_correction())
+
+    def afterwards(
+        self, journal: operation.Journal, settlement: reconcile.Settlement
+    ) -> None:
+        self.forget_coordinator()
+        ha.restore(self, journal)
+
+
+class SetMaster(Mastership):
+    """The mastership is handed over: ``pool.designate_new_master``."""
+
+    kind = 'set-master'
+    action = 'set_aggregate_master'
+
+    _is_master = False
+
+    def prepare(self) -> None:
+        super().prepare()
+        master = self.reached(self.coordinator)
+        _, present = self.reached(master.this_host)
+        record = self.reached(lambda: master.host(self.uuid))
+        if record is None:
+            self.refuse(f"host '{self.host}' is not in the pool")
+        self.address = record.address
+        self._is_master = present == self.uuid
+        if self._is_master:
+            return
+        report = self.reached(
+            lambda: preflight.master.check(
+                master.snapshot(), self.uuid, suspend_ha=self.suspend_ha
+            )
+        )
+        self.refuse_failures(report)
+
+    def act(self, journal: operation.Journal) -> None:
+        if self._is_master:
+            journal.phase('observe', 'the master already')
+            return
+        ha.suspend(self, journal)
+        conf = self.site.conf.xenpool
+        journal.phase('designate')
+        client.wait(
+            self.coordinator().designate(self.uuid),
+            self.site.clock,
+            self.timeout,
+            conf.poll_interval,
+            lambda fraction: journal.progress('designate', fraction),
+        )
+        journal.phase('restart', 'every toolstack of the pool restarts')
+        for host in self.row.hosts:
+            self.site.connections.invalidate(host)
+        self.forget_coordinator()
+
+    def _still_busy(self) -> bool:
+        try:
+            return client.pending(
+                self.coordinator(), 'pool.designate_new_master'
+            )
+        except exceptions.XapiError:
+            self.forget_coordinator()
+            return True
+
+
+class Promote(Mastership):
+    """The master is dead: a member takes over, because a person says so."""
+
+    kind = 'promote'
+    action = 'recover_aggregate'
+
+    def prepare(self) -> None:
+        """Refuse unless the master is gone and most members say the same.
+
+        :raises InvalidAggregateActionUpdate: the master answers, HA is on,
+            or fewer than a majority of all members name the dead master.
+        """
+        super().prepare()
+        members = common.members(self.row)
+        self._refuse_living_master()
+        views = self.views()
+        named = [view for view in views.values() if view]
+        dead = max(set(named), key=named.count) if named else ''
+        agreeing = [host for host, view in views.items() if view == dead]
+        if not dead or len(agreeing) * 2 <= len(members):
+            silent = sorted(h for h, view in views.items() if view is None)
+            self.refuse(
+                f"no majority: {len(agreeing)} of {len(members)} members "
+                f"name the same dead master; no answer from: "
+                f"{', '.join(silent) or 'nobody'}"
+            )
+        if views[self.host] != dead:
+            self.refuse(
+                f"host '{self.host}' does not name {dead} as its master"
+            )
+        self.address = self.site.connections.access(self.host).address
+        local = self.reached(
+            lambda: self.site.connections.local_client(self.host)
+        )
+        if self.reached(local.ha_armed):
+            self.refuse(
+                'high availability is armed on the host: it elects a master '
+                'itself'
+            )
+
+    def _refuse_living_master(self) -> None:
+        try:
+            master = self.coordinator()
+        except exceptions.XapiError:
+            return
+        self.refuse(
+            f"the master answers at {master.address}: use set master"
+        )
+
+    def act(self, journal: operation.Journal) -> None:
+        journal.phase('promote', 'emergency_transition_to_master')
+        self.site.connections.local_client(
+            self.host
+        ).emergency_transition_to_master()
+        self.site.connections.invalidate(self.host)
+        master = self._await_master(journal)
+        journal.phase('recover members')
+        client.wait(
+            master.recover_slaves(),
+            self.site.clock,
+            self.timeout,
+            self.site.conf.xenpool.poll_interval,
+            lambda fraction: journal.progress('recover', fraction),
+        )
+
+    def _await_master(self, journal: operation.Journal) -> client.Client:
+        """Return the promoted host's client once it answers as master."""
+        clock = self.site.clock
+        deadline = clock.monotonic() + self.timeout
+        while True:
+            journal.still_ours()
+            try:
+                return self.site.connections.client(self.host)
+            except (
+                exceptions.XapiUnavailable,
+                exceptions.NotPoolMaster,
+            ):
+                if clock.monotonic() >= deadline:
+                    raise
+            clock.sleep(self.site.conf.xenpool.poll_interval)
+
+
+def member_views(
+    site: operation.Site, hosts: collections.abc.Sequence[str]
+) -> dict[str, str | None]:
+    """Return whom each host takes for its master; all are asked at once.
+
+    :param hosts: compute host names.
+    :returns: ``{compute host: address}``, ``''`` for itself, None for no
+        answer.
+    """
+
+    def ask(host: str) -> str | None:
+        try:
+            view: str | None = site.connections.member_view(host)
+        except exceptions.XapiError:
+            return None
+        return view
+
+    if not hosts:
+        return {}
+    with concurrent.futures.ThreadPoolExecutor(len(hosts)) as pool:
+        return dict(zip(hosts, pool.map(ask, hosts), strict=True))
