@@ -194,6 +194,9 @@ class XapiRefused(XapiError):
         text = f"{code} [{', '.join(self.params)}]" if self.params else code
         super().__init__(text, host)
 
+    def __reduce__(self) -> tuple[typing.Any, ...]:
+        return type(self), (self.code, self.params, self.host)
+
 
 class NotPoolMaster(XapiError):
     """The host is a pool member; its master answers at another address.
@@ -205,6 +208,9 @@ class NotPoolMaster(XapiError):
     def __init__(self, address: str, host: str = '') -> None:
         self.address = address
         super().__init__(f"is a pool member, its master is at {address}", host)
+
+    def __reduce__(self) -> tuple[typing.Any, ...]:
+        return type(self), (self.address, self.host)
 
 
 class XapiUnavailable(XapiError):
