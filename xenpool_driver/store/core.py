@@ -1,0 +1,497 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The store itself: each method is one transaction."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import typing
+import uuid as uuids
+
+import sqlalchemy as sa
+
+from xenpool_driver import clock as clocks
+from xenpool_driver import exceptions
+from xenpool_driver.store import (
+    aggregates,
+    engine,
+    journal,
+    location,
+    migration,
+    records,
+    schema,
+    texts,
+)
+
+Admit = collections.abc.Callable[
+    [records.Aggregate, list[records.Operation]], records.Changes
+]
+Settle = collections.abc.Callable[[records.Aggregate], records.Changes]
+
+
+class Store:
+    """Aggregates and the journal of operations, in one database.
+
+    Safe to be used by many threads, and by many processes with a store each.
+
+    :param url: an SQLAlchemy URL; None means the default SQLite file.
+    :param busy_timeout: seconds to wait for a lock of another worker.
+    :param clock: tells the time of leases and of everything recorded. The
+        workers' clocks should agree to within a small part of a lease.
+    :raises ConfigurationError: the URL makes no sense.
+    :raises StoreError: the database cannot be used.
+    :raises DatabaseVersionMismatch: its schema is not the code's.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        busy_timeout: float = 30.0,
+        clock: clocks.Clock = clocks.SYSTEM,
+    ) -> None:
+        self.clock = clock
+        self._database = engine.Database(
+            location.parse(url), busy_timeout, clock
+        )
+        try:
+            migration.ensure(self._database)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<Store {self._database.shown}>"
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._database.close()
+
+    # Aggregates
+
+    def create_aggregate(
+        self,
+        name: str,
+        metadata: records.Metadata | None = None,
+        uuid: str | None = None,
+    ) -> records.Aggregate:
+        """Create an aggregate.
+
+        :param name: 1 to 255 characters; unique among those not dismissed.
+        :param uuid: its uuid, or None for a new one.
+        :raises AggregateNameExists: the name (or the uuid) is taken.
+        :raises InvalidText: a name, key or value cannot be stored.
+        """
+        texts.aggregate_name(name)
+        return self._create(uuid or str(uuids.uuid4()), name, metadata or {})
+
+    def track_aggregate(
+        self,
+        uuid: str,
+        name: str,
+        metadata: records.Metadata,
+        hosts: collections.abc.Sequence[str],
+    ) -> records.Aggregate:
+        """Return our row of a foreign service's aggregate.
+
+        The first call inserts it as given. Later ones return it as it has
+        become here, since ours is the truth of its state; only a new name is
+        taken over.
+
+        :raises AggregateHostExists: a host is in another pool aggregate.
+        :raises InvalidText: a text cannot be stored.
+        """
+        texts.aggregate_name(name, foreign=True)
+        ident = _uuid(uuid)
+
+        def work(connection: sa.Connection) -> records.Aggregate:
+            known = aggregates.fetch(
+                connection, schema.AGGREGATES.c.uuid == ident
+            )
+            if not known:
+                new = aggregates.insert(
+                    connection, ident, name, self.clock.time(), foreign=True
+                )
+                changes = records.Changes(metadata, tuple(hosts))
+                return self._apply_first(connection, new, changes)
+            if known[0].name == name or known[0].deleted_at is not None:
+                return known[0]
+            return self._change(
+                connection, ident, None, records.Changes(name=name)
+            )
+
+        return self._bound(self._database.write(work))
+
+    def get_aggregate(
+        self, ident: str | int, dismissed: bool = False
+    ) -> records.Aggregate:
+        """Return the aggregate with this uuid, id or name.
+
+        :param dismissed: find dismissed ones too.
+        :raises AggregateNotFound: there is none, or more than one.
+        """
+        return self._bound(
+            self._database.read(
+                lambda connection: aggregates.find(
+                    connection, ident, dismissed
+                )
+            )
+        )
+
+    def list_aggregates(
+        self, dismissed: bool = False
+    ) -> list[records.Aggregate]:
+        """Return all aggregates, by id.
+
+        :param dismissed: dismissed ones too.
+        """
+        live = schema.AGGREGATES.c.deleted_at.is_(None)
+        found = self._database.read(
+            lambda connection: aggregates.fetch(
+                connection, sa.true() if dismissed else live
+            )
+        )
+        return [self._bound(aggregate) for aggregate in found]
+
+    def aggregate_of_host(self, host: str) -> records.Aggregate | None:
+        """Return the pool aggregate that the host is in, if any."""
+        hosts = schema.HOSTS
+        of_host = schema.AGGREGATES.c.id.in_(
+            sa.select(hosts.c.aggregate_id).where(hosts.c.pool_host == host)
+        )
+        found = self._database.read(
+            lambda connection: aggregates.fetch(connection, of_host)
+        )
+        return self._bound(found[0]) if found else None
+
+    def change(
+        self, uuid: str, generation: int, changes: records.Changes
+    ) -> records.Aggregate:
+        """Write changes if nobody wrote since ``generation``.
+
+        :raises AggregateNotFound: there is none, or it is dismissed.
+        :raises StaleAggregate: somebody did.
+        """
+        return self._bound(
+            self._database.write(
+                lambda connection: self._change(
+                    connection, uuid, generation, changes
+                )
+            )
+        )
+
+    def update_metadata(
+        self, uuid: str, generation: int, changes: records.MetadataChanges
+    ) -> records.Aggregate:
+        """Merge ``changes`` into the metadata; None deletes a key.
+
+        :raises StaleAggregate: somebody wrote since ``generation``.
+        """
+        return self.change(uuid, generation, records.Changes(changes))
+
+    def rename(
+        self, uuid: str, generation: int, name: str
+    ) -> records.Aggregate:
+        """Give the aggregate another name.
+
+        :raises AggregateNameExists: another one has it.
+        :raises StaleAggregate: somebody wrote since ``generation``.
+        """
+        return self.change(uuid, generation, records.Changes(name=name))
+
+    # Operations
+
+    def begin(
+        self,
+        aggregate_uuid: str,
+        kind: str,
+        host: str | None,
+        owner: str,
+        lease: float,
+        details: collections.abc.Mapping[str, typing.Any] | None,
+        admit: Admit,
+        request_id: str | None = None,
+    ) -> tuple[records.Operation, records.Aggregate]:
+        """Begin an operation, and move the aggregate, in one transaction.
+
+        :param lease: seconds for which a renewal holds.
+        :param details: what who takes over must know; goes into JSON.
+        :param admit: is given the aggregate and its running operations, as
+            nobody else can change them until this is over. It returns what
+            to write, or raises, and nothing is written. It may be called
+            more than once.
+        :raises AggregateNotFound: there is none, or it is dismissed and
+            ``admit`` let that pass.
+        :raises AggregateHostExists: a host to add is in another pool.
+        """
+
+        def work(
+            connection: sa.Connection,
+        ) -> tuple[records.Operation, records.Aggregate]:
+            row = aggregates.lock(connection, aggregate_uuid)
+            others = journal.fetch(connection, journal.running(row.uuid))
+            changes = admit(self._bound(row), others)
+            if row.deleted_at is not None:
+                raise exceptions.AggregateNotFound(
+                    f"aggregate {row} is deleted"
+                )
+            now = self.clock.time()
+            row = aggregates.apply(connection, row, changes, now)
+            operation = records.Operation(
+                uuid=str(uuids.uuid4()),
+                aggregate_uuid=row.uuid,
+                kind=kind,
+                host=host,
+                phase=journal.BEGUN,
+                owner=owner,
+                epoch=1,
+                lease=lease,
+                lease_expires=now + lease,
+                started_at=now,
+                details=dict(details or {}),
+                request_id=request_id,
+            )
+            journal.insert(connection, operation)
+            return operation, row
+
+        operation, row = self._database.write(work)
+        return operation, self._bound(row)
+
+    def phase(
+        self,
+        operation: records.Operation,
+        phase: str,
+        note: str = '',
+        details: collections.abc.Mapping[str, typing.Any] | None = None,
+    ) -> records.Operation:
+        """Write down what is about to happen; extend the lease.
+
+        :param details: merged into the operation's.
+        :raises LeaseLost: the operation is not this worker's any more.
+        """
+
+        def work(connection: sa.Connection) -> records.Operation:
+            held = journal.hold(connection, operation)
+            now = self.clock.time()
+            new = dataclasses.replace(
+                held,
+                phase=phase,
+                details={**held.details, **(details or {})},
+                lease_expires=now + held.lease,
+            )
+            journal.tell(connection, new, phase, now, note)
+            journal.save(connection, new)
+            return new
+
+        return self._database.write(work)
+
+    def renew(
+        self, operation: records.Operation, lease: float
+    ) -> records.Operation:
+        """Extend the lease to ``lease`` seconds from now.
+
+        :raises LeaseLost: the operation is not this worker's any more.
+        """
+
+        def work(connection: sa.Connection) -> records.Operation:
+            new = dataclasses.replace(
+                journal.hold(connection, operation),
+                lease=lease,
+                lease_expires=self.clock.time() + lease,
+            )
+            journal.save(connection, new)
+            return new
+
+        return self._database.write(work)
+
+    def finish(
+        self,
+        operation: records.Operation,
+        outcome: str,
+        error: str | None = None,
+        settle: Settle | records.Changes | None = None,
+    ) -> records.Aggregate:
+        """End an operation, and move the aggregate, in one transaction.
+
+        :param outcome: for example ``succeeded``.
+        :param error: why it did not.
+        :param settle: what to write to the aggregate, or a function that is
+            given it as nobody else can change it. It may be called more than
+            once.
+        :raises LeaseLost: the operation is not this worker's any more.
+        """
+
+        def work(connection: sa.Connection) -> records.Aggregate:
+            # The same order of locks as in begin().
+            row = aggregates.lock(connection, operation.aggregate_uuid)
+            held = journal.hold(connection, operation)
+            changes = settle(self._bound(row)) if callable(settle) else settle
+            now = self.clock.time()
+            if changes:
+                row = aggregates.apply(connection, row, changes, now)
+            reason = None if error is None else texts.prose(error)
+            journal.tell(connection, held, outcome, now, reason or '')
+            journal.save(
+                connection,
+                dataclasses.replace(
+                    held, ended_at=now, outcome=outcome, error=reason
+                ),
+            )
+            return row
+
+        return self._bound(self._database.write(work))
+
+    def take_over(
+        self,
+        operation_uuid: str,
+        owner: str,
+        lease: float,
+        force: bool = False,
+    ) -> records.Operation:
+        """Become the owner of an operation whose lease has run out.
+
+        :param force: also before it has: its worker is known to be dead.
+        :raises LeaseLost: its worker still holds it, or it has ended.
+        :raises OperationNotFound: there is none.
+        """
+
+        def work(connection: sa.Connection) -> records.Operation:
+            found = journal.lock(connection, operation_uuid)
+            now = self.clock.time()
+            _refuse_taking(found, now, force)
+            new = dataclasses.replace(
+                found,
+                owner=texts.line('owner', owner),
+                epoch=found.epoch + 1,
+                lease=lease,
+                lease_expires=now + lease,
+            )
+            journal.tell(
+                connection,
+                new,
+                journal.TAKEN_OVER,
+                now,
+                f"from {found.owner}, in phase {found.phase}",
+            )
+            journal.save(connection, new)
+            return new
+
+        return self._database.write(work)
+
+    def running_operations(
+        self, aggregate_uuid: str | None = None
+    ) -> list[records.Operation]:
+        """Return the operations that have no end, oldest first."""
+        return self._database.read(
+            lambda connection: journal.fetch(
+                connection, journal.running(aggregate_uuid)
+            )
+        )
+
+    def expired_operations(
+        self, aggregate_uuid: str | None = None
+    ) -> list[records.Operation]:
+        """Return those whose worker is dead or cut off, oldest first."""
+        now = self.clock.time()
+        return [
+            operation
+            for operation in self.running_operations(aggregate_uuid)
+            if operation.expired(now)
+        ]
+
+    def get_operation(self, ident: str) -> records.Operation:
+        """Return the operation with this uuid, or whose uuid begins so.
+
+        :raises OperationNotFound: there is none, or more than one.
+        """
+        return self._database.read(
+            lambda connection: journal.find(connection, ident)
+        )
+
+    def list_operations(
+        self, aggregate_uuid: str | None = None, limit: int = 100
+    ) -> list[records.Operation]:
+        """Return operations, newest first.
+
+        :param limit: at most so many.
+        """
+        return self._database.read(
+            lambda connection: journal.fetch(
+                connection, journal.of_aggregate(aggregate_uuid), limit
+            )
+        )
+
+    def phases(self, operation_uuid: str) -> list[records.Phase]:
+        """Return an operation's story, oldest line first."""
+        return self._database.read(
+            lambda connection: journal.story(connection, operation_uuid)
+        )
+
+    # Within
+
+    def _create(
+        self, uuid: str, name: str, metadata: records.Metadata
+    ) -> records.Aggregate:
+        ident = _uuid(uuid)
+
+        def work(connection: sa.Connection) -> records.Aggregate:
+            new = aggregates.insert(connection, ident, name, self.clock.time())
+            return self._apply_first(
+                connection, new, records.Changes(metadata)
+            )
+
+        return self._bound(self._database.write(work))
+
+    def _apply_first(
+        self,
+        connection: sa.Connection,
+        new: records.Aggregate,
+        changes: records.Changes,
+    ) -> records.Aggregate:
+        """Write what a new aggregate is born with, if anything."""
+        if not changes:
+            return new
+        return aggregates.apply(connection, new, changes, self.clock.time())
+
+    def _change(
+        self,
+        connection: sa.Connection,
+        uuid: str,
+        generation: int | None,
+        changes: records.Changes,
+    ) -> records.Aggregate:
+        row = aggregates.lock(connection, uuid)
+        if row.deleted_at is not None:
+            raise exceptions.AggregateNotFound(f"aggregate {row} is deleted")
+        if generation is not None:
+            aggregates.refuse_stale(row, generation)
+        return aggregates.apply(connection, row, changes, self.clock.time())
+
+    def _bound(self, aggregate: records.Aggregate) -> records.Aggregate:
+        return dataclasses.replace(aggregate, _store=self)
+
+
+def _uuid(uuid: str) -> str:
+    """Return the uuid as it is stored.
+
+    :raises InvalidText: it cannot be.
+    """
+    return texts.canonical_uuid(texts.line('aggregate uuid', uuid, longest=36))
+
+
+def _refuse_taking(
+    operation: records.Operation, now: float, force: bool
+) -> None:
+    story = f"{operation.kind} operation {operation.uuid}"
+    if not operation.running:
+        raise exceptions.LeaseLost(f"{story} has ended: {operation.outcome}")
+    if not force and not operation.expired(now):
+        raise exceptions.LeaseLost(
+            f"{story} is held by {operation.owner} for another "
+            f"{operation.lease_expires - now:.0f} s"
+        )

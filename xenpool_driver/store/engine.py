@@ -1,0 +1,316 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Transactions on one database: whole, retried where that is safe, and with
+one clear line when they fail.
+
+====================  ==================  =======================  ===========
+what                  SQLite              PostgreSQL               MariaDB
+====================  ==================  =======================  ===========
+write transaction     BEGIN IMMEDIATE     READ COMMITTED           the same
+a row is locked by    the one writer      SELECT ... FOR UPDATE    the same
+read transaction      BEGIN (WAL: one     REPEATABLE READ (one     the same
+                      snapshot)           snapshot)
+====================  ==================  =======================  ===========
+
+A write first locks the row that it is about and reads everything else after
+that. Under MariaDB's own default, REPEATABLE READ, what it reads then could
+be older than the lock; under READ COMMITTED it is what the lock's last holder
+committed.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import os
+import sqlite3
+import typing
+
+import sqlalchemy as sa
+import sqlalchemy.event
+import sqlalchemy.exc
+import tenacity
+
+from xenpool_driver import clock as clocks
+from xenpool_driver import exceptions
+from xenpool_driver.store import location
+
+T = typing.TypeVar('T')
+Work = collections.abc.Callable[[sa.Connection], T]
+
+ATTEMPTS = 20
+"""How often one write transaction is begun before its error is believed."""
+
+CONNECT_TIMEOUT = 10
+"""Seconds."""
+
+# A unique constraint is transient, too: somebody committed the same name or
+# host between our look and our write; the next look says whose it is.
+
+_SQLITE_TRANSIENT = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+}
+
+_POSTGRESQL_TRANSIENT = {
+    '23505',  # unique_violation
+    '40001',  # serialization_failure
+    '40P01',  # deadlock_detected
+    '55P03',  # lock_not_available
+}
+
+_MYSQL_TRANSIENT = {
+    1062,  # ER_DUP_ENTRY
+    1020,  # ER_CHECKREAD: the row has changed since it was read
+    1205,  # ER_LOCK_WAIT_TIMEOUT
+    1213,  # ER_LOCK_DEADLOCK
+}
+
+
+class Database:
+    """One database and its connections.
+
+    :param url: from :func:`location.parse`.
+    :param busy_timeout: seconds to wait for a lock of somebody else.
+    :param clock: sleeps between attempts.
+    """
+
+    def __init__(
+        self,
+        url: sa.URL,
+        busy_timeout: float = 30.0,
+        clock: clocks.Clock = clocks.SYSTEM,
+    ) -> None:
+        self.url = url
+        self.shown = location.shown(url)
+        self.kind = url.get_backend_name()
+        self.busy_timeout = busy_timeout
+        self._clock = clock
+        self._pid = os.getpid()
+        with self.explained():
+            self._engine = _engine(url, busy_timeout)
+        self._reads = self._engine
+        if self.kind != 'sqlite':
+            self._reads = self._engine.execution_options(
+                isolation_level='REPEATABLE READ'
+            )
+
+    def read(self, work: Work[T]) -> T:
+        """Return what ``work`` reads from one snapshot.
+
+        :raises StoreError: the database cannot be used.
+        """
+        self._after_fork()
+        with self.explained():
+            return self._retrying(_once, self._reads, work)
+
+    def write(self, work: Work[T]) -> T:
+        """Return what ``work`` returns, once all that it wrote is committed.
+
+        When the database itself asks for it (a deadlock, a lock that takes
+        too long, a row that another transaction inserted first), everything
+        is rolled back and ``work`` is called again: it must do nothing but
+        read and write through its connection. A connection that breaks is
+        not tried again, since the commit may have come through.
+
+        :raises StoreError: the database cannot be used, or refuses.
+        """
+        self._after_fork()
+        with self.explained():
+            return self._retrying(
+                _once, self._engine.execution_options(immediate=True), work
+            )
+
+    @contextlib.contextmanager
+    def outside(self) -> collections.abc.Iterator[sa.Connection]:
+        """Hold a connection that is in no transaction and in no pool."""
+        self._after_fork()
+        outside = self._engine.execution_options(
+            isolation_level='AUTOCOMMIT', outside=True
+        )
+        with self.explained(), outside.connect() as connection:
+            connection.detach()
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def explained(self) -> collections.abc.Iterator[None]:
+        """Turn foreign errors into ours: one line, no password."""
+        try:
+            yield
+        except sqlalchemy.exc.NoSuchModuleError:
+            raise exceptions.ConfigurationError(
+                f"{location.OPTION}: there is no driver "
+                f"'{self.url.drivername}'"
+            ) from None
+        except ImportError as error:
+            extra = location.SUPPORTED[self.kind]
+            raise exceptions.ConfigurationError(
+                f"{location.OPTION}: {self.url.drivername} needs a package "
+                f"that is not installed ({error.name}): pip install "
+                f"'{extra}'"
+            ) from None
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            # Without the cause: its text may hold what ours leaves out.
+            raise exceptions.StoreError(
+                f"database {self.shown}: {self._reason(error)}"
+            ) from None
+
+    def _retrying(
+        self,
+        function: collections.abc.Callable[[sa.Engine, Work[T]], T],
+        engine: sa.Engine,
+        work: Work[T],
+    ) -> T:
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(transient),
+            stop=tenacity.stop_after_attempt(ATTEMPTS)
+            | tenacity.stop_after_delay(self.busy_timeout),
+            wait=tenacity.wait_random_exponential(multiplier=0.005, max=0.5),
+            sleep=self._clock.sleep,
+            reraise=True,
+        )
+        return retrying(function, engine, work)
+
+    def _after_fork(self) -> None:
+        """Forget connections that a forked child shares with its parent."""
+        if self._pid != os.getpid():
+            self._engine.dispose(close=False)
+            self._pid = os.getpid()
+
+    def _reason(self, error: sqlalchemy.exc.SQLAlchemyError) -> str:
+        """Return the database's own words, in one line."""
+        cause = getattr(error, 'orig', None) or error
+        number, *rest = getattr(cause, 'args', None) or (str(cause),)
+        text = f"{rest[0]} ({number})" if rest else str(number)
+        if self.kind == 'sqlite' and transient(error):
+            text = f"another worker held the lock for {self.busy_timeout:g} s"
+        text = ' '.join(text.split())
+        for secret in location.secrets(self.url):
+            text = text.replace(secret, '***')
+        return text
+
+
+@contextlib.contextmanager
+def opened(
+    text: str | None, busy_timeout: float
+) -> collections.abc.Iterator[Database]:
+    """Hold a database open for a moment.
+
+    :param text: the configured URL, or None for the default file.
+    """
+    database = Database(location.parse(text), busy_timeout)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def transient(error: BaseException) -> bool:
+    """Say whether the same transaction may well succeed when begun anew."""
+    cause = getattr(error, 'orig', None)
+    if not isinstance(error, sqlalchemy.exc.DBAPIError) or cause is None:
+        return False
+    if isinstance(cause, sqlite3.Error):
+        code = getattr(cause, 'sqlite_errorcode', None) or 0
+        return code & 0xFF in _SQLITE_TRANSIENT
+    if getattr(cause, 'sqlstate', None) in _POSTGRESQL_TRANSIENT:
+        return True
+    return bool(cause.args) and cause.args[0] in _MYSQL_TRANSIENT
+
+
+def _once(engine: sa.Engine, work: Work[T]) -> T:
+    with engine.begin() as connection:
+        return work(connection)
+
+
+def _engine(url: sa.URL, busy_timeout: float) -> sa.Engine:
+    if url.get_backend_name() == 'sqlite':
+        return _sqlite(url, busy_timeout)
+    server = _postgresql if url.get_backend_name() == 'postgresql' else _mysql
+    return server(url, busy_timeout)
+
+
+def _sqlite(url: sa.URL, busy_timeout: float) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        connect_args={'timeout': busy_timeout},
+        pool_size=5,
+        max_overflow=-1,
+    )
+
+    @sqlalchemy.event.listens_for(engine, 'connect')
+    def prepare(connection: sqlite3.Connection, record: object) -> None:
+        # The module's own idea of when a transaction begins is too late.
+        connection.isolation_level = None
+        connection.execute('PRAGMA foreign_keys = ON')
+        connection.execute('PRAGMA synchronous = FULL')
+
+    @sqlalchemy.event.listens_for(engine, 'begin')
+    def begin(connection: sa.Connection) -> None:
+        options = connection.get_execution_options()
+        if not options.get('outside'):
+            connection.exec_driver_sql(
+                'BEGIN IMMEDIATE' if options.get('immediate') else 'BEGIN'
+            )
+
+    return engine
+
+
+def _postgresql(url: sa.URL, busy_timeout: float) -> sa.Engine:
+    url = url.update_query_dict(
+        {
+            'connect_timeout': str(CONNECT_TIMEOUT),
+            'tcp_user_timeout': str(int((busy_timeout + 30) * 1000)),
+            'application_name': 'xenpool',
+            **url.query,
+        }
+    )
+    engine = _server(url)
+
+    @sqlalchemy.event.listens_for(engine, 'connect')
+    def prepare(connection: typing.Any, record: object) -> None:
+        with connection.cursor() as cursor:
+            milliseconds = max(1, int(busy_timeout * 1000))
+            cursor.execute(f"SET lock_timeout = {milliseconds:d}")
+        connection.commit()
+
+    return engine
+
+
+def _mysql(url: sa.URL, busy_timeout: float) -> sa.Engine:
+    longest = str(int(busy_timeout) + 30)
+    url = url.update_query_dict(
+        {
+            'charset': 'utf8mb4',
+            'connect_timeout': str(CONNECT_TIMEOUT),
+            'read_timeout': longest,
+            'write_timeout': longest,
+            **url.query,
+        }
+    )
+    engine = _server(url)
+
+    @sqlalchemy.event.listens_for(engine, 'connect')
+    def prepare(connection: typing.Any, record: object) -> None:
+        with connection.cursor() as cursor:
+            seconds = max(1, int(busy_timeout))
+            cursor.execute(
+                f"SET SESSION innodb_lock_wait_timeout = {seconds:d}"
+            )
+
+    return engine
+
+
+def _server(url: sa.URL) -> sa.Engine:
+    return sa.create_engine(
+        url,
+        isolation_level='READ COMMITTED',
+        pool_pre_ping=True,
+        pool_size=5,
+        max_overflow=27,
+        # One connection that works hides no others that do not.
+        pool_use_lifo=True,
+    )
