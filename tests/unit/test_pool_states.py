@@ -168,7 +168,7 @@ def test_the_strings_are_novas() -> None:
     assert pool_states.POOL_FLAG == 'hypervisor_pool'
     assert pool_states.STATE == 'operational_state'
     assert pool_states.MASTER == 'master_compute'
-    assert pool_states.STATES == tuple(LIFE)
+    assert list(LIFE) == list(pool_states.STATES)
 
 
 def test_the_drawn_lifecycle_is_current() -> None:

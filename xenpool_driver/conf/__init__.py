@@ -86,8 +86,9 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register every option but the hosts' own on ``conf``."""
     conf.register_opts(options.DEFAULT_OPTS)
     for group, opts in _GROUPS:
-        conf.register_group(group)
-        conf.register_opts(opts, group=group)
+        # a group of its own: copies of one share their values, overrides too
+        conf.register_group(cfg.OptGroup(group.name, title=group.title))
+        conf.register_opts(opts, group=group.name)
 
 
 def list_opts() -> list[tuple[str | cfg.OptGroup, list[cfg.Opt]]]:
