@@ -38,7 +38,9 @@ from xenpool_driver import (
     reconcile,
     store,
 )
-from xenpool_driver.xapi import connections
+
+if typing.TYPE_CHECKING:
+    from xenpool_driver.xapi import connections
 
 LOG = log.getLogger(__name__)
 
@@ -171,7 +173,9 @@ class Verb(abc.ABC):
         """Return what a successor must know, as JSON values."""
         return {}
 
-    def restore(self, details: collections.abc.Mapping[str, typing.Any]) -> None:
+    def restore(
+        self, details: collections.abc.Mapping[str, typing.Any]
+    ) -> None:
         """Take over from a dead worker: be what :meth:`intent` described."""
 
     def begin_changes(self, row: store.Aggregate) -> store.Changes:
@@ -228,9 +232,7 @@ def admit(
     if reason:
         raise verb.refused(row.name, reason)
     for other in running:
-        if (
-            verb.kind == other.kind == 'join' and verb.host != other.host
-        ):
+        if verb.kind == other.kind == 'join' and verb.host != other.host:
             continue
         raise verb.refused(
             row.name,
@@ -309,9 +311,7 @@ def refuse_early(verb: Verb) -> None:
 
     :raises InvalidAggregateAction: it is refused.
     """
-    admit(
-        verb, verb.row, verb.site.store.running_operations(verb.row.uuid)
-    )
+    admit(verb, verb.row, verb.site.store.running_operations(verb.row.uuid))
 
 
 def _carry_out(verb: Verb, journal: Journal, act: bool) -> store.Aggregate:

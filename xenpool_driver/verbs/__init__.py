@@ -72,7 +72,8 @@ def for_operation(
     :param interrupted: the operation.
     :param hosts: every host that the configuration knows.
     """
+    host = interrupted.host or ''
     kind = _KINDS[interrupted.kind]
     if kind is Adopt:
-        return Adopt(site, row, interrupted.host, hosts)
-    return kind(site, row, interrupted.host)
+        return Adopt(site, row, host, hosts)
+    return kind(site, row, host)

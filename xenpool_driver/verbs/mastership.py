@@ -59,26 +59,20 @@ class Mastership(common.PoolVerb):
         self.address = details['address']
         self.suspend_ha = details['suspend_ha']
 
-    def views(self) -> dict[str, str | None]:
-        """Return whom each member takes for its master, in its own view.
-
-        :returns: ``{compute host: address}``; the member itself shows as
-            ``''``, one that does not answer as None.
-        """
-        hosts = sorted(common.members(self.row))
-        return member_views(self.site, hosts)
+    def voters(self) -> list[str]:
+        """Return the compute hosts that must agree in the end."""
+        return sorted(common.members(self.row))
 
     def observe(self) -> reconcile.Observation:
-        views = self.views()
+        views = member_views(self.site, self.voters())
         wanted = {
             host: '' if host == self.host else self.address for host in views
         }
-        if views[self.host] == '' and self._everybody_is_well():
-            if views == wanted:
-                return Observation.MOVED
+        if views == wanted and self._everybody_is_well():
+            return Observation.MOVED
         if all(view is None for view in views.values()):
             raise exceptions.XapiUnavailable('no member answers', self.name)
-        if views[self.host] not in ('', None) and not self._still_busy():
+        if views[self.host] and not self._still_busy():
             return Observation.NOT_MOVED
         return Observation.MOVING
 
@@ -90,10 +84,12 @@ class Mastership(common.PoolVerb):
             serves = master.pool().master == records[self.uuid].ref
         except (exceptions.XapiError, KeyError):
             return False
-        uuids = common.members(self.row).values()
+        members = common.members(self.row)
         return serves and all(
-            uuid in records and records[uuid].live and records[uuid].enabled
-            for uuid in uuids
+            members[host] in records
+            and records[members[host]].live
+            and records[members[host]].enabled
+            for host in self.voters()
         )
 
     def _still_busy(self) -> bool:
@@ -179,6 +175,10 @@ class Promote(Mastership):
     kind = 'promote'
     action = 'recover_aggregate'
 
+    def voters(self) -> list[str]:
+        dead = self.row.metadata.get(pool_states.MASTER)
+        return [host for host in super().voters() if host != dead]
+
     def prepare(self) -> None:
         """Refuse unless the master is gone and most members say the same.
 
@@ -188,7 +188,7 @@ class Promote(Mastership):
         super().prepare()
         members = common.members(self.row)
         self._refuse_living_master()
-        views = self.views()
+        views = member_views(self.site, sorted(members))
         named = [view for view in views.values() if view]
         dead = max(set(named), key=named.count) if named else ''
         agreeing = [host for host, view in views.items() if view == dead]
