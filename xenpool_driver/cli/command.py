@@ -1,0 +1,136 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""What all commands share: errors become one clear line and a status."""
+
+from __future__ import annotations
+
+import argparse
+import collections.abc
+import traceback
+import typing
+
+from cliff import command, display, lister, show
+
+from xenpool_driver import exceptions
+from xenpool_driver.cli import formats, status
+
+if typing.TYPE_CHECKING:
+    from xenpool_driver.cli import main
+    from xenpool_driver.cli.workbench import Workbench
+
+
+class _Base(command.Command):
+    """Runs a command and turns what it raises into an exit status.
+
+    :ivar exit_status: set by commands that succeed with bad news.
+    """
+
+    app: main.App
+    exit_status = status.DONE
+
+    @property
+    def workbench(self) -> Workbench:
+        """Configuration, store, managers."""
+        return self.app.workbench
+
+    def _load_hooks(self) -> None:
+        """Let no other package hook into commands; searching takes time."""
+        self._hooks = []
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run the command; print every error in the same form."""
+        try:
+            return super().run(parsed_args) or self.exit_status
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # the last one who can say it plainly
+            return self.report(error)
+
+    def report(self, error: Exception) -> int:
+        """Print an error on stderr; return its exit status."""
+        if self.app.options.debug:
+            self.complain(
+                ''.join(traceback.format_exception(error)).rstrip('\n')
+            )
+        for number, line in enumerate(status.lines(error)):
+            self.complain(f"{self.app.NAME}: {line}" if not number else line)
+        return status.of(error)
+
+    def complain(self, text: str) -> None:
+        """Print a line on stderr, without any password."""
+        print(self.app.mask.clean(text), file=self.app.stderr)
+
+    def say(self, text: str) -> None:
+        """Print a line on stdout."""
+        print(text, file=self.app.stdout)
+
+
+class Command(_Base):
+    """A command whose result is its exit status."""
+
+
+class _Display(_Base, display.DisplayCommandBase[typing.Any]):
+    """A command that prints objects in the form that the user wants."""
+
+    def _load_formatter_plugins(self) -> typing.Any:
+        return formats.plugins()
+
+    def _generate_columns_and_selector(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: collections.abc.Sequence[str],
+    ) -> tuple[list[str], list[bool] | None]:
+        try:
+            return super()._generate_columns_and_selector(
+                parsed_args, column_names
+            )
+        except ValueError:
+            raise exceptions.ConfigurationError(
+                f"no column is called {', '.join(parsed_args.columns)}; "
+                f"there are {', '.join(column_names)}"
+            ) from None
+
+
+class Lister(_Display, lister.Lister):
+    """A command that lists objects."""
+
+
+class ShowOne(_Display, show.ShowOne):
+    """A command that shows one object."""
+
+
+def add_remote(parser: argparse.ArgumentParser) -> None:
+    """Add the option that sends a request to the services on the bus."""
+    parser.add_argument(
+        '--remote',
+        action='store_true',
+        help='have the compute services on the message bus do it, instead '
+        'of this process',
+    )
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """Return a ``KEY=VALUE`` argument as a pair.
+
+    :raises argparse.ArgumentTypeError: it has no '=' or no key.
+    """
+    key, equals, value = text.partition('=')
+    if not equals or not key:
+        raise argparse.ArgumentTypeError(f"'{text}' is not KEY=VALUE")
+    return key, value
+
+
+def stamp(seconds: float | None) -> str | None:
+    """Return a time of the store as ISO 8601 in UTC; None stays None."""
+    import datetime
+
+    if seconds is None:
+        return None
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec='seconds').replace('+00:00', 'Z')
+
+
+Rows = tuple[
+    collections.abc.Sequence[str],
+    collections.abc.Iterable[collections.abc.Sequence[typing.Any]],
+]
+"""What a list command returns: column names and rows."""

@@ -1,0 +1,94 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""``xenpool host list`` and ``xenpool records dump``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import typing
+
+from xenpool_driver import exceptions, pool_states
+from xenpool_driver.cli import command, status
+
+
+class List(command.Lister):
+    """List the hosts that are configured or in an aggregate"""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Rows:
+        places = {
+            host: each
+            for each in self.workbench.api().list_all()
+            for host in each.hosts
+        }
+        known = self.workbench.hosts
+        rows = []
+        for host in [*known, *(name for name in places if name not in known)]:
+            place = places.get(host)
+            rows.append(
+                (
+                    host,
+                    known[host].url if host in known else None,
+                    place.name if place else None,
+                    _role(host, place),
+                    place.metadata.get(host) if place else None,
+                )
+            )
+        return ('Host', 'URL', 'Aggregate', 'Role', 'UUID'), rows
+
+
+def _role(host: str, place: typing.Any) -> str | None:
+    if place is None:
+        return None
+    master = place.metadata.get(pool_states.MASTER)
+    return 'master' if host == master else 'member'
+
+
+class DumpRecords(command.Command):
+    """Write the records of a host's pool to a file, for a support case"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument('host', metavar='HOST', help='compute host name')
+        parser.add_argument(
+            '-o',
+            '--output',
+            metavar='FILE',
+            help='where to write (default: standard output)',
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        self.workbench.require_hosts([parsed_args.host])
+        text = self._records(parsed_args.host)
+        if parsed_args.output is None:
+            self.app.stdout.buffer.write(text)
+            return status.DONE
+        try:
+            _write(parsed_args.output, text)
+        except OSError as error:
+            raise exceptions.ConfigurationError(
+                f"{parsed_args.output}: {error.strerror}"
+            ) from None
+        return status.DONE
+
+    def _records(self, host: str) -> bytes:
+        """Return the records of the pool that the host belongs to."""
+        import orjson
+
+        from xenpool_driver.xapi import connections
+
+        doors = connections.Connections(self.workbench.hosts)
+        try:
+            records = doors.coordinator_of(host).records()
+        finally:
+            doors.close()
+        return orjson.dumps(records, option=orjson.OPT_INDENT_2) + b'\n'
+
+
+def _write(path: str, text: bytes) -> None:
+    """Write a whole file or none; nobody else may read it."""
+    part = f"{path}.part"
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, 'wb') as stream:
+        stream.write(text)
+    os.replace(part, path)

@@ -1,0 +1,449 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""What a user may ask of aggregates: the one way in for every front end.
+
+As Nova's ``AggregateAPI``, it works on the aggregates in our store and has
+the compute manager do whatever needs a host: in this process, or through
+the services on the bus.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import concurrent.futures
+import dataclasses
+import functools
+import typing
+
+from oslo_config import cfg
+
+from xenpool_driver import (
+    base,
+    clock,
+    exceptions,
+    model,
+    pool_states,
+    store,
+)
+
+SUCCEEDED = 'succeeded'
+FAILED = 'failed'
+REFUSED = 'refused'
+
+WATCH_SECONDS = 2.0
+"""Pause between two looks at an operation whose service is gone."""
+
+
+RECENT = 256
+"""How many of an aggregate's latest operations are searched for one."""
+
+
+class Compute(typing.Protocol):
+    """Who does the work: ``manager.ComputeManager`` or
+    ``rpcapi.ComputeAPI``."""
+
+    def add_aggregate_host(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        slave_info: base.SlaveInfo | None = None,
+        **options: typing.Any,
+    ) -> None:
+        """Join ``host``."""
+
+    def remove_aggregate_host(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        **options: typing.Any,
+    ) -> None:
+        """Eject ``host``."""
+
+    def set_aggregate_master(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        **options: typing.Any,
+    ) -> None:
+        """Make ``host`` the master."""
+
+    def dismiss_aggregate(
+        self, context: typing.Any, aggregate: model.AggregateLike
+    ) -> None:
+        """Delete the aggregate."""
+
+    def adopt_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+    ) -> None:
+        """Take the pool of ``host`` over."""
+
+    def check_host(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        **options: typing.Any,
+    ) -> model.Report:
+        """Judge ``host``."""
+
+    def check_removal(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+    ) -> model.Report:
+        """Judge the removal of ``host``."""
+
+    def audit_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        **options: typing.Any,
+    ) -> model.Report:
+        """Compare aggregate and pool."""
+
+    def recover_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        **options: typing.Any,
+    ) -> model.Report:
+        """Settle what was left behind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HostResult:
+    """What came of one host of a request that names several.
+
+    :ivar host: its compute host name.
+    :ivar outcome: :data:`SUCCEEDED`, :data:`FAILED` or :data:`REFUSED`.
+    :ivar error: what was raised, or None.
+    """
+
+    host: str
+    outcome: str
+    error: exceptions.XenpoolError | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why it did not succeed, in words; '' when it did."""
+        if self.error is None:
+            return ''
+        return str(getattr(self.error, 'reason', self.error))
+
+
+class AggregateAPI:
+    """Everything that can be asked of aggregates.
+
+    :param conf: the options.
+    :param database: where the aggregates are.
+    :param connect: returns who does what needs a host; called when something
+        does.
+    :param time: passes while a lost service is watched.
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        database: store.Store,
+        connect: typing.Callable[[], Compute],
+        time: clock.Clock = clock.SYSTEM,
+    ) -> None:
+        self._conf = conf
+        self._store = database
+        self._connect = connect
+        self._clock = time
+
+    @functools.cached_property
+    def _compute(self) -> Compute:
+        return self._connect()
+
+    def create(
+        self,
+        name: str,
+        metadata: collections.abc.Mapping[str, str] | None = None,
+    ) -> store.Aggregate:
+        """Ask for an aggregate that is a pool; it has no hosts yet.
+
+        :param metadata: the user's own keys.
+        :raises AggregateNameExists: the name is in use.
+        :raises InvalidAggregateActionUpdate: a key is not the user's.
+        """
+        own = dict(metadata or {})
+        self._refuse_keys(name, (), own)
+        return self._store.create_aggregate(
+            name,
+            {
+                **own,
+                pool_states.POOL_FLAG: 'true',
+                pool_states.STATE: pool_states.CREATED,
+            },
+        )
+
+    def get(self, ident: str) -> store.Aggregate:
+        """Return the aggregate with this name, id or uuid.
+
+        :raises AggregateNotFound: there is none.
+        """
+        return self._store.get_aggregate(ident)
+
+    def list_all(self, dismissed: bool = False) -> list[store.Aggregate]:
+        """Return all aggregates, those that were dismissed only if asked."""
+        return self._store.list_aggregates(dismissed=dismissed)
+
+    def update(
+        self,
+        ident: str,
+        name: str | None = None,
+        metadata: model.MetadataChanges | None = None,
+    ) -> store.Aggregate:
+        """Rename the aggregate or change the user's own metadata.
+
+        The pool keeps its name: an audit shows the difference.
+
+        :param metadata: merged; None deletes a key.
+        :raises InvalidAggregateActionUpdate: a key is not the user's.
+        """
+        aggregate = self.get(ident)
+        changes = dict(metadata or {})
+        self._refuse_keys(aggregate.name, aggregate.hosts, changes)
+        wanted = store.Changes(metadata=changes, name=name)
+        if not wanted:
+            return aggregate
+        return self._store.change(aggregate.uuid, aggregate.generation, wanted)
+
+    def delete(self, context: typing.Any, ident: str) -> None:
+        """Dismiss an aggregate that has no hosts."""
+        self._compute.dismiss_aggregate(context, self.get(ident))
+
+    def add_hosts(
+        self,
+        context: typing.Any,
+        ident: str,
+        hosts: collections.abc.Sequence[str],
+        **options: typing.Any,
+    ) -> list[HostResult]:
+        """Add hosts: one alone until there is a master, then the rest, at
+        most ``[xenpool] max_parallel_joins`` at a time.
+
+        A host that is refused or fails does not stop the others. What is
+        done already succeeds, so that a run may be repeated.
+
+        :returns: a result per host, in the order of ``hosts``.
+        :raises AggregateNotFound: there is no such aggregate.
+        """
+        aggregate = self.get(ident)
+        results: dict[str, HostResult] = {}
+        pending = list(dict.fromkeys(hosts))
+        while pending and not aggregate.metadata.get(pool_states.MASTER):
+            host = pending.pop(0)
+            results[host] = self._add_host(context, aggregate, host, options)
+            aggregate.refresh()
+
+        def add(host: str) -> HostResult:
+            return self._add_host(context, self.get(ident), host, options)
+
+        limit = self._conf.xenpool.max_parallel_joins
+        with concurrent.futures.ThreadPoolExecutor(limit) as workers:
+            for result in workers.map(add, pending):
+                results[result.host] = result
+        return [results[host] for host in dict.fromkeys(hosts)]
+
+    def remove_host(
+        self,
+        context: typing.Any,
+        ident: str,
+        host: str,
+        **options: typing.Any,
+    ) -> None:
+        """Remove a host from the aggregate and its pool.
+
+        :raises AggregateHostNotFound: it is not in the aggregate.
+        """
+        aggregate = self._with_host(ident, host)
+        try:
+            self._compute.remove_aggregate_host(
+                context, aggregate, host, **options
+            )
+        except exceptions.ServiceLost as lost:
+            self._follow(context, aggregate, host, lost)
+
+    def set_master(
+        self,
+        context: typing.Any,
+        ident: str,
+        host: str,
+        **options: typing.Any,
+    ) -> None:
+        """Make a host of the aggregate the master of its pool.
+
+        :raises AggregateHostNotFound: it is not in the aggregate.
+        """
+        aggregate = self._with_host(ident, host)
+        try:
+            self._compute.set_aggregate_master(
+                context, aggregate, host, **options
+            )
+        except exceptions.ServiceLost as lost:
+            self._follow(context, aggregate, host, lost)
+
+    def adopt(
+        self, context: typing.Any, name: str, host: str
+    ) -> store.Aggregate:
+        """Make an aggregate of the pool that ``host`` belongs to.
+
+        When that is refused, no aggregate stays behind.
+        """
+        aggregate = self.create(name)
+        try:
+            self._compute.adopt_aggregate(context, aggregate, host)
+        except exceptions.AggregateError:
+            raise
+        except exceptions.XenpoolError:
+            aggregate.refresh()
+            if aggregate.state == pool_states.CREATED:
+                self._compute.dismiss_aggregate(context, aggregate)
+            raise
+        aggregate.refresh()
+        return aggregate
+
+    def check_hosts(
+        self,
+        context: typing.Any,
+        ident: str,
+        hosts: collections.abc.Sequence[str],
+        **options: typing.Any,
+    ) -> list[model.Report]:
+        """Judge each host, all at the same time; change nothing."""
+        aggregate = self.get(ident)
+
+        def check(host: str) -> model.Report:
+            return self._compute.check_host(
+                context, aggregate, host, **options
+            )
+
+        with concurrent.futures.ThreadPoolExecutor(len(hosts)) as workers:
+            return list(workers.map(check, hosts))
+
+    def check_removal(
+        self, context: typing.Any, ident: str, host: str
+    ) -> model.Report:
+        """Say what speaks against removing a host, and what is lost.
+
+        :raises AggregateHostNotFound: it is not in the aggregate.
+        """
+        return self._compute.check_removal(
+            context, self._with_host(ident, host), host
+        )
+
+    def audit(
+        self, context: typing.Any, ident: str, fix: bool = False
+    ) -> model.Report:
+        """Compare what the aggregate says with what XAPI says."""
+        return self._compute.audit_aggregate(context, self.get(ident), fix=fix)
+
+    def recover(
+        self, context: typing.Any, ident: str, promote: str | None = None
+    ) -> model.Report:
+        """Settle what dead workers left behind.
+
+        :param promote: the member that shall become master instead of a
+            dead one.
+        """
+        return self._compute.recover_aggregate(
+            context, self.get(ident), promote=promote
+        )
+
+    def _add_host(
+        self,
+        context: typing.Any,
+        aggregate: store.Aggregate,
+        host: str,
+        options: collections.abc.Mapping[str, typing.Any],
+    ) -> HostResult:
+        try:
+            try:
+                self._compute.add_aggregate_host(
+                    context, aggregate, host, **options
+                )
+            except exceptions.ServiceLost as lost:
+                self._follow(context, aggregate, host, lost)
+        except exceptions.InvalidAggregateAction as error:
+            return HostResult(host, REFUSED, error)
+        except exceptions.XenpoolError as error:
+            return HostResult(host, FAILED, error)
+        return HostResult(host, SUCCEEDED)
+
+    def _follow(
+        self,
+        context: typing.Any,
+        aggregate: store.Aggregate,
+        host: str,
+        lost: exceptions.ServiceLost,
+    ) -> None:
+        """Wait for the end of a request whose service is gone.
+
+        A service in a guest on the joining host goes down in the join; the
+        master's service goes on, and the journal tells how it ends. A worker
+        that died lets its lease run out, and nobody is left to wait for.
+
+        :raises ServiceLost: the journal does not say how it ended.
+        :raises AggregateError: it failed.
+        """
+        while True:
+            found = self._operation_of(context, aggregate, host)
+            if found is None or found.expired(self._clock.time()):
+                raise lost
+            if not found.running:
+                break
+            self._clock.sleep(WATCH_SECONDS)
+        if found.outcome != SUCCEEDED:
+            raise exceptions.AggregateError(
+                aggregate.name,
+                f"{found.kind} {found.host or ''}".strip(),
+                found.error or found.outcome or '',
+            )
+
+    def _operation_of(
+        self, context: typing.Any, aggregate: store.Aggregate, host: str
+    ) -> store.Operation | None:
+        """Return the operation that the request about ``host`` became."""
+        request = getattr(context, 'request_id', None)
+        for operation in self._store.list_operations(
+            aggregate.uuid, limit=RECENT
+        ):
+            if (operation.request_id, operation.host) == (request, host):
+                return operation
+        return None
+
+    def _with_host(self, ident: str, host: str) -> store.Aggregate:
+        aggregate = self.get(ident)
+        if host not in aggregate.hosts:
+            raise exceptions.AggregateHostNotFound(
+                f"host '{host}' is not in aggregate '{aggregate.name}', "
+                f"which has {', '.join(aggregate.hosts) or 'no hosts'}"
+            )
+        return aggregate
+
+    def _refuse_keys(
+        self,
+        name: str,
+        hosts: collections.abc.Iterable[str],
+        changes: collections.abc.Mapping[str, str | None],
+    ) -> None:
+        """Refuse changes to the metadata in which the lifecycle is kept."""
+        ours = {
+            *pool_states.RESERVED_KEYS,
+            *hosts,
+            *self._conf.enabled_hosts,
+        } - {'availability_zone'}
+        for key in changes:
+            if key in ours:
+                raise exceptions.InvalidAggregateActionUpdate(
+                    name, f"metadata key '{key}' is kept by the pool driver"
+                )

@@ -1,0 +1,118 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The message bus: oslo.messaging, set up so that it does what we mean.
+
+Importing this module chooses the threading backend of oslo.service, which
+must happen before oslo.messaging is imported: the default one is eventlet's.
+"""
+
+from __future__ import annotations
+
+import typing
+import warnings
+
+from oslo_config import cfg
+from oslo_context import context as request_context
+
+with warnings.catch_warnings():
+    # Their dependencies look whether eventlet is there, which complains.
+    warnings.simplefilter('ignore', DeprecationWarning)
+    warnings.filterwarnings('ignore', '\\s*Eventlet is deprecated')
+
+    import oslo_service.backend
+
+    oslo_service.backend.init_backend(
+        oslo_service.backend.BackendType.THREADING
+    )
+
+    import oslo_messaging
+    import oslo_messaging.opts
+
+EXCHANGE = 'xenpool'
+TOPIC = 'compute'
+VERSION = '1.0'
+"""Of the RPC API; the endpoint accepts it and later minor ones up to its
+own."""
+
+ALLOWED_REMOTE_EXMODS = ['xenpool_driver.exceptions']
+"""Modules whose exceptions may be rebuilt from a message."""
+
+
+class ContextSerializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
+    """Sends of a request's context its id only: no token, no user."""
+
+    def serialize_context(self, context: typing.Any) -> dict[str, str]:
+        """Return what travels."""
+        return {'request_id': getattr(context, 'request_id', '') or ''}
+
+    def deserialize_context(
+        self, context: dict[str, str]
+    ) -> request_context.RequestContext:
+        """Return a context for the request that arrived."""
+        return request_context.RequestContext(
+            request_id=context.get('request_id') or None
+        )
+
+
+def transport(conf: cfg.ConfigOpts) -> typing.Any:
+    """Return the connection to the bus that ``transport_url`` names.
+
+    :param conf: the options.
+    """
+    register_opts(conf)
+    return oslo_messaging.get_rpc_transport(
+        conf, allowed_remote_exmods=ALLOWED_REMOTE_EXMODS
+    )
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register the options that must be there before the bus is used.
+
+    Releases of oslo.messaging from 18 on look up [oslo_messaging_tracing] on
+    the options that they are given, but register the group only on
+    ``cfg.CONF``.
+    """
+    for section, options in oslo_messaging.opts.list_opts():
+        if section is None:
+            conf.register_opts(
+                [opt for opt in options if opt.name == 'transport_url']
+            )
+    group = 'oslo_messaging_tracing'
+    tracing = cfg.CONF._groups.get(group)
+    if tracing is not None:
+        conf.register_opts(
+            [info['opt'] for info in tracing._opts.values()], group=group
+        )
+
+
+def server(
+    bus: typing.Any, name: str, endpoint: typing.Any
+) -> oslo_messaging.MessageHandlingServer:
+    """Return a server, not started yet, for the host called ``name``.
+
+    Its executor is the threading one, as always where nothing has been
+    monkey-patched.
+
+    :param bus: what :func:`transport` returned.
+    :param endpoint: the object whose public methods are served.
+    """
+    return oslo_messaging.get_rpc_server(
+        bus,
+        oslo_messaging.Target(exchange=EXCHANGE, topic=TOPIC, server=name),
+        [endpoint],
+        serializer=ContextSerializer(),
+        access_policy=oslo_messaging.DefaultRPCAccessPolicy,
+    )
+
+
+def client(bus: typing.Any, retry: int) -> oslo_messaging.RPCClient:
+    """Return a client of the compute services.
+
+    :param bus: what :func:`transport` returned.
+    :param retry: how often to try again when the broker does not answer.
+    """
+    return oslo_messaging.get_rpc_client(
+        bus,
+        oslo_messaging.Target(exchange=EXCHANGE, topic=TOPIC, version=VERSION),
+        serializer=ContextSerializer(),
+        retry=retry,
+    )

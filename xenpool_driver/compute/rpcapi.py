@@ -1,0 +1,282 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The compute services as seen from elsewhere: one method per request.
+
+No message carries a password: an aggregate travels by its names and what is
+recorded of it, a host by its name, and whoever receives the request has the
+credentials in a configuration of its own.
+"""
+
+from __future__ import annotations
+
+import typing
+
+import oslo_messaging.exceptions
+from oslo_config import cfg
+
+from xenpool_driver import base, exceptions, model, pool_states
+from xenpool_driver.compute import bus, failures
+
+MONITOR_SECONDS = 10
+"""A service that works on a request says so twice in this time; one that
+has not for so long is gone."""
+
+BROKER_RETRIES = 2
+"""How often to try again when the broker does not answer."""
+
+Server = str | None
+
+
+class ComputeAPI:
+    """Has requests served by the services on the bus.
+
+    Its methods are those of ``manager.ComputeManager``, with one parameter
+    more: ``server``, the host whose service shall serve the request. What
+    that service raises is raised here.
+
+    :param conf: the options.
+    :param transport: the bus; by default the one that the options name.
+    """
+
+    def __init__(
+        self, conf: cfg.ConfigOpts, transport: typing.Any = None
+    ) -> None:
+        self._timeout = longest_request(conf)
+        self._client = bus.client(
+            transport or bus.transport(conf), BROKER_RETRIES
+        )
+
+    def add_aggregate_host(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        slave_info: base.SlaveInfo | None = None,
+        *,
+        server: Server = None,
+        **options: typing.Any,
+    ) -> None:
+        """Join ``host``; served by its own service, or by ``server``'s."""
+        self._call(
+            context,
+            server or host,
+            'add_aggregate_host',
+            aggregate,
+            host=host,
+            slave_info=None if slave_info is None else dict(slave_info),
+            options=options,
+        )
+
+    def remove_aggregate_host(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        *,
+        server: Server = None,
+        **options: typing.Any,
+    ) -> None:
+        """Eject ``host``; served by :func:`remaining_server`."""
+        successor = options.get('successor')
+        self._call(
+            context,
+            server or remaining_server(aggregate, host, successor),
+            'remove_aggregate_host',
+            aggregate,
+            host=host,
+            options=options,
+        )
+
+    def set_aggregate_master(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        **options: typing.Any,
+    ) -> None:
+        """Make ``host`` the master; served by its service."""
+        self._call(
+            context,
+            host,
+            'set_aggregate_master',
+            aggregate,
+            host=host,
+            options=options,
+        )
+
+    def dismiss_aggregate(
+        self, context: typing.Any, aggregate: model.AggregateLike
+    ) -> None:
+        """Delete the aggregate; served by any service."""
+        self._call(context, None, 'dismiss_aggregate', aggregate)
+
+    def adopt_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+    ) -> None:
+        """Take over the pool of ``host``; served by its service."""
+        self._call(context, host, 'adopt_aggregate', aggregate, host=host)
+
+    def check_host(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        **options: typing.Any,
+    ) -> model.Report:
+        """Judge ``host``; served by its service."""
+        return failures.unpack_report(
+            self._call(
+                context,
+                host,
+                'check_host',
+                aggregate,
+                host=host,
+                options=options,
+            )
+        )
+
+    def check_removal(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+    ) -> model.Report:
+        """Judge the removal of ``host``; served as the removal would be."""
+        return failures.unpack_report(
+            self._call(
+                context,
+                remaining_server(aggregate, host, None),
+                'check_removal',
+                aggregate,
+                host=host,
+            )
+        )
+
+    def audit_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        **options: typing.Any,
+    ) -> model.Report:
+        """Audit the aggregate; served by its master's service, or any."""
+        return failures.unpack_report(
+            self._call(
+                context,
+                aggregate.metadata.get(pool_states.MASTER),
+                'audit_aggregate',
+                aggregate,
+                options=options,
+            )
+        )
+
+    def recover_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        **options: typing.Any,
+    ) -> model.Report:
+        """Settle what was left behind; served by any service, or by the one
+        of the host that shall be promoted."""
+        return failures.unpack_report(
+            self._call(
+                context,
+                options.get('promote'),
+                'recover_aggregate',
+                aggregate,
+                options=options,
+            )
+        )
+
+    def _call(
+        self,
+        context: typing.Any,
+        server: Server,
+        method: str,
+        aggregate: model.AggregateLike,
+        **arguments: typing.Any,
+    ) -> typing.Any:
+        """Send a request and wait for its answer.
+
+        :raises ServiceUnavailable: nobody got it; nothing happened.
+        :raises ServiceLost: somebody did, and answers no more.
+        """
+        whom = f"host '{server}'" if server else 'any host'
+        # A listener cannot travel; the journal tells how the request goes.
+        arguments.get('options', {}).pop('progress', None)
+        prepared = self._client.prepare(
+            server=server,
+            timeout=self._timeout,
+            call_monitor_timeout=MONITOR_SECONDS,
+            transport_options=oslo_messaging.TransportOptions(
+                at_least_once=True
+            ),
+        )
+        try:
+            answer = prepared.call(
+                context, method, aggregate=plain(aggregate), **arguments
+            )
+        except oslo_messaging.exceptions.MessageUndeliverable:
+            raise exceptions.ServiceUnavailable(
+                f"no compute service answers for {whom}"
+            ) from None
+        except oslo_messaging.exceptions.MessageDeliveryFailure as error:
+            raise exceptions.ServiceUnavailable(
+                f"the message bus cannot be reached: {error}"
+            ) from None
+        except oslo_messaging.exceptions.MessagingTimeout:
+            raise exceptions.ServiceLost(
+                f"the compute service of {whom} stopped answering; 'xenpool "
+                f"operation list' shows what became of the request"
+            ) from None
+        except oslo_messaging.RemoteError as error:
+            raise exceptions.ServiceError(
+                f"the compute service of {whom} failed: {error.exc_type}: "
+                f"{error.value}"
+            ) from None
+        if answer.get('failure'):
+            raise failures.unpack_error(answer['failure'])
+        return answer.get('result')
+
+
+def plain(aggregate: model.AggregateLike) -> dict[str, typing.Any]:
+    """Return what a message says of the aggregate."""
+    return {
+        'id': aggregate.id,
+        'uuid': aggregate.uuid,
+        'name': aggregate.name,
+        'hosts': list(aggregate.hosts),
+        'metadata': dict(aggregate.metadata),
+    }
+
+
+def remaining_server(
+    aggregate: model.AggregateLike, host: str, successor: str | None
+) -> str:
+    """Return the host whose service serves the removal of ``host``.
+
+    The removed host's own service may run in a guest on it, and may be as
+    dead as the host; so it is the one of the master, which stays, or of its
+    successor.
+    """
+    master = aggregate.metadata.get(pool_states.MASTER)
+    if master and master != host:
+        return master
+    return successor or host
+
+
+def longest_request(conf: cfg.ConfigOpts) -> float:
+    """Return the seconds after which no request can still be running.
+
+    A service that is alive is trusted to keep its own time limits; this one
+    is only the sum of them all.
+    """
+    limits = conf.xenpool
+    return float(
+        limits.drain_timeout
+        + limits.join_timeout
+        + limits.eject_timeout
+        + limits.first_boot_timeout
+        + 2 * limits.master_change_timeout
+    )

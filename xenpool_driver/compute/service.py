@@ -1,0 +1,341 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""``xenpool-compute``: serve aggregate requests for the hosts we own.
+
+One process, one server per host on the bus, threads for the requests. It is
+not spread over forked workers: a configuration that cannot work shall end
+the process with one clear line instead of being tried for ever.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+import types
+import typing
+
+from oslo_config import cfg
+from oslo_log import log
+
+from xenpool_driver import base, exceptions, model, store
+from xenpool_driver import conf as config
+from xenpool_driver.compute import (
+    bus,
+    failures,
+    logs,
+    manager,
+    rpcapi,
+    virtapi,
+)
+
+LOG = log.getLogger(__name__)
+
+STOP_SECONDS = 60.0
+"""How long a service that shall stop waits for the requests it works on.
+What is not done by then, another worker takes over when the lease ends."""
+
+Packed = dict[str, typing.Any]
+
+
+class Endpoint:
+    """Answers the messages of ``rpcapi.ComputeAPI``.
+
+    :param compute: carries the requests out.
+    :param database: where aggregates are looked up: what a message says of
+        one may be stale.
+    """
+
+    def __init__(
+        self, compute: manager.ComputeManager, database: store.Store
+    ) -> None:
+        self._compute = compute
+        self._database = database
+
+    def add_aggregate_host(
+        self,
+        context: typing.Any,
+        aggregate: Packed,
+        host: str,
+        slave_info: base.SlaveInfo | None = None,
+        options: Packed | None = None,
+    ) -> Packed:
+        """Join a host; see the manager."""
+        return self._answer(
+            self._compute.add_aggregate_host,
+            context,
+            aggregate,
+            host,
+            slave_info=slave_info,
+            **(options or {}),
+        )
+
+    def remove_aggregate_host(
+        self,
+        context: typing.Any,
+        aggregate: Packed,
+        host: str,
+        slave_info: base.SlaveInfo | None = None,
+        options: Packed | None = None,
+    ) -> Packed:
+        """Eject a host; see the manager."""
+        return self._answer(
+            self._compute.remove_aggregate_host,
+            context,
+            aggregate,
+            host,
+            slave_info=slave_info,
+            **(options or {}),
+        )
+
+    def set_aggregate_master(
+        self,
+        context: typing.Any,
+        aggregate: Packed,
+        host: str,
+        options: Packed | None = None,
+    ) -> Packed:
+        """Change the master; see the manager."""
+        return self._answer(
+            self._compute.set_aggregate_master,
+            context,
+            aggregate,
+            host,
+            **(options or {}),
+        )
+
+    def dismiss_aggregate(
+        self, context: typing.Any, aggregate: Packed
+    ) -> Packed:
+        """Delete an aggregate; see the manager."""
+        return self._answer(
+            self._compute.dismiss_aggregate, context, aggregate
+        )
+
+    def adopt_aggregate(
+        self, context: typing.Any, aggregate: Packed, host: str
+    ) -> Packed:
+        """Take a pool over; see the manager."""
+        return self._answer(
+            self._compute.adopt_aggregate, context, aggregate, host
+        )
+
+    def check_host(
+        self,
+        context: typing.Any,
+        aggregate: Packed,
+        host: str,
+        options: Packed | None = None,
+    ) -> Packed:
+        """Judge a host; see the manager."""
+        return self._answer(
+            self._compute.check_host,
+            context,
+            aggregate,
+            host,
+            **(options or {}),
+        )
+
+    def check_removal(
+        self, context: typing.Any, aggregate: Packed, host: str
+    ) -> Packed:
+        """Judge a removal; see the manager."""
+        return self._answer(
+            self._compute.check_removal, context, aggregate, host
+        )
+
+    def audit_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: Packed,
+        options: Packed | None = None,
+    ) -> Packed:
+        """Audit an aggregate; see the manager."""
+        return self._answer(
+            self._compute.audit_aggregate,
+            context,
+            aggregate,
+            **(options or {}),
+        )
+
+    def recover_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: Packed,
+        options: Packed | None = None,
+    ) -> Packed:
+        """Settle what was left behind; see the manager."""
+        return self._answer(
+            self._compute.recover_aggregate,
+            context,
+            aggregate,
+            **(options or {}),
+        )
+
+    def _answer(
+        self,
+        method: typing.Callable[..., model.Report | None],
+        context: typing.Any,
+        aggregate: Packed,
+        *arguments: str,
+        **options: typing.Any,
+    ) -> Packed:
+        """Run a request and return its result or its failure."""
+        try:
+            row = self._database.get_aggregate(aggregate['uuid'])
+            report = method(context, row, *arguments, **options)
+        except exceptions.XenpoolError as error:
+            LOG.warning('%s', error)
+            return {'failure': failures.pack_error(error)}
+        return {
+            'result': None if report is None else failures.pack_report(report)
+        }
+
+
+class ComputeService:
+    """Everything that one process runs.
+
+    :param conf: the options, read.
+    :raises ConfigurationError: no hosts, an unknown plug-in, a bad section.
+    :raises StoreError: the database cannot be used.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        if not conf.enabled_hosts:
+            raise exceptions.ConfigurationError(
+                '[DEFAULT] enabled_hosts is empty: name the hosts that this '
+                'service owns'
+            )
+        self._hosts = list(dict.fromkeys(conf.enabled_hosts))
+        self._database = store.open_store(conf)
+        self._bus = bus.transport(conf)
+        remote = virtapi.ComputeVirtAPI(rpcapi.ComputeAPI(conf, self._bus))
+        self._drivers = {
+            host: base.load_driver(conf, remote) for host in self._hosts
+        }
+        endpoint = Endpoint(
+            manager.ComputeManager(self._drivers), self._database
+        )
+        self._servers = [
+            bus.server(self._bus, host, endpoint) for host in self._hosts
+        ]
+
+    def start(self) -> None:
+        """Settle what dead workers left behind, then serve."""
+        for host, driver in self._drivers.items():
+            driver.init_host(host)
+        for server in self._servers:
+            server.start()
+        LOG.info('Serving %s', ', '.join(self._hosts))
+
+    def stop(self) -> bool:
+        """Take no more requests; wait for those that run.
+
+        :returns: whether all of them ended in time.
+        """
+        for server in self._servers:
+            server.stop()
+        waiter = threading.Thread(target=self._wait, daemon=True)
+        waiter.start()
+        waiter.join(STOP_SECONDS)
+        ended = not waiter.is_alive()
+        if ended:
+            self._bus.cleanup()
+            self._close()
+        return ended
+
+    def _wait(self) -> None:
+        for server in self._servers:
+            server.wait()
+
+    def _close(self) -> None:
+        for driver in self._drivers.values():
+            close = getattr(driver, 'close', None)
+            if close is not None:
+                close()
+        self._database.close()
+
+
+def setup_logging(conf: cfg.ConfigOpts, debug: bool) -> None:
+    """Log as the options of oslo.log say, without any password.
+
+    :param conf: the options, read. They are read anew, since options that
+        could stand on a command line cannot be registered afterwards.
+    :param debug: log everything.
+    """
+    conf.clear()
+    log.register_options(conf)
+    conf(
+        args=[],
+        default_config_files=conf.default_config_files,
+        default_config_dirs=[],
+    )
+    if debug:
+        conf.set_override('debug', True)
+    log.setup(conf, 'xenpool')
+    bus.register_opts(conf)
+    mask = logs.Mask(logs.secrets_of(conf))
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(mask)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Return what stands on the command line."""
+    parser = argparse.ArgumentParser(
+        prog='xenpool-compute',
+        description='Serve aggregate requests for the enabled hosts.',
+    )
+    parser.add_argument(
+        '--config-file',
+        action='append',
+        metavar='FILE',
+        help='configuration file; repeatable, later ones win '
+        '(default: xenpool.conf in the usual places)',
+    )
+    parser.add_argument('--debug', action='store_true', help='log everything')
+    return parser.parse_args(argv)
+
+
+def serve(conf: cfg.ConfigOpts) -> int:
+    """Serve until SIGTERM or SIGINT; a second one ends the process at once.
+
+    :returns: the exit status.
+    """
+    ask_to_stop = threading.Event()
+
+    def on_signal(number: int, _frame: types.FrameType | None) -> None:
+        if ask_to_stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        ask_to_stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    service = ComputeService(conf)
+    service.start()
+    ask_to_stop.wait()
+    LOG.info('Stopping')
+    return 0 if service.stop() else 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the service.
+
+    :returns: 0 stopped cleanly, 1 failed, 2 the configuration is wrong.
+    """
+    arguments = parse_arguments(argv)
+    try:
+        conf = config.load(arguments.config_file)
+        setup_logging(conf, arguments.debug)
+        return serve(conf)
+    except exceptions.ConfigurationError as error:
+        print(f"xenpool-compute: {error}", file=sys.stderr)
+        return 2
+    except exceptions.XenpoolError as error:
+        print(f"xenpool-compute: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
