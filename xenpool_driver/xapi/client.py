@@ -1,0 +1,491 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""XAPI in the words of the domain.
+
+A :class:`Client` is logged in to the master of a pool (a stand-alone host is
+the master of a pool of one), a :class:`LocalClient` to a host itself, which
+works on any member and without a master. Methods that read may be repeated
+behind the scenes; methods that change something make one attempt on a
+connection of their own. What these raise is told once, here:
+
+``XapiRefused``
+    XAPI answered with an error.
+``NotPoolMaster``
+    The host is a member by now.
+``XapiUnavailable``
+    It was not carried out; a retry is safe.
+``XapiOutcomeUnknown``
+    It was sent and there is no answer: look before doing it again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import typing
+
+from xenpool_driver import clock as clocks
+from xenpool_driver import conf, exceptions, objects
+from xenpool_driver import snapshot as snapshots
+from xenpool_driver.xapi import fields, redaction, session, tasks
+from xenpool_driver.xapi import records as parsers
+
+LOG = logging.getLogger(__name__)
+
+Task = tasks.Task
+"""An asynchronous call that was accepted."""
+
+wait = tasks.wait
+"""Waits for a :class:`Task` and raises what it failed with."""
+
+Parsed = typing.TypeVar('Parsed')
+
+TASK_TIMEOUT = 600.0
+"""Seconds for the calls that return only when their task has ended."""
+
+POLL = 0.5
+"""Seconds between two looks at such a task."""
+
+
+class Records(dict[str, dict[str, typing.Any]]):
+    """Raw records: ``{class: {ref: record}}``.
+
+    :ivar unreadable: ``{class: why}`` for the classes that XAPI does not
+        know or does not let this user read.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unreadable: dict[str, str] = {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Member(objects.Host):
+    """A host as its master shows it.
+
+    :ivar live: whether the master hears from it.
+    """
+
+    live: bool = False
+
+    @classmethod
+    def of(cls, record: objects.Host, live: bool) -> Member:
+        """Return the host of ``record``."""
+        values = {
+            field.name: getattr(record, field.name)
+            for field in dataclasses.fields(record)
+        }
+        return cls(**values, live=live)
+
+
+class _Door:
+    """What both kinds of client have in common."""
+
+    def __init__(self, home: session.HostSession, clock: clocks.Clock) -> None:
+        self._home = home
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.name} at {self.url}>"
+
+    @property
+    def access(self) -> conf.HostAccess:
+        """How the host is reached."""
+        return self._home.access
+
+    @property
+    def name(self) -> str:
+        """The compute host name, or the address of an unconfigured host."""
+        return self.access.name
+
+    @property
+    def address(self) -> str:
+        """The host part of the URL."""
+        return self.access.address
+
+    @property
+    def url(self) -> str:
+        """Where the host answers."""
+        return self.access.url
+
+    def read(
+        self, method: str, *args: typing.Any, timeout: float | None = None
+    ) -> typing.Any:
+        """Make any call that changes nothing.
+
+        :param method: for example ``SR.get_uuid``.
+        :param args: its arguments, without the session.
+        :param timeout: seconds for all of it; None: the host's timeouts.
+        """
+        return self._home.read(method, *args, timeout=timeout)
+
+    def write(self, method: str, *args: typing.Any) -> typing.Any:
+        """Make any call that changes something, once.
+
+        :param method: for example ``host.set_name_label``.
+        :param args: its arguments, without the session.
+        """
+        return self._home.change(method, *args)
+
+
+class Client(_Door):
+    """Speaks to the master of a pool."""
+
+    # Reads
+
+    def this_host(self) -> tuple[str, str]:
+        """Return reference and uuid of the host that answers."""
+        ref = self._home.read_own('session.get_this_host')
+        return ref, self.read('host.get_uuid', ref)
+
+    def pool(self) -> objects.Pool:
+        """Return the pool's record."""
+        found = list(self._table('pool').items())
+        if len(found) != 1:  # so while a host boots for the first time
+            raise exceptions.XapiUnavailable('has no pool yet', self.name)
+        return self._parsed(parsers.pool, *found[0])
+
+    def host(self, uuid: str) -> Member | None:
+        """Return the member with this uuid, or None if there is none.
+
+        :param uuid: its XenServer uuid.
+        """
+        try:
+            ref = self._host_ref(uuid)
+            raw = self.read('host.get_record', ref)
+        except exceptions.XapiRefused as error:
+            if error.code not in ('UUID_INVALID', 'HANDLE_INVALID'):
+                raise
+            return None
+        record = self._parsed(parsers.host, ref, raw)
+        return Member.of(record, self._is_live(record))
+
+    def hosts(self) -> list[Member]:
+        """Return all members, the master included."""
+        metrics = {
+            ref: self._parsed(parsers.host_metrics, ref, record)
+            for ref, record in self._table('host_metrics').items()
+        }
+        members = []
+        for ref, raw in self._table('host').items():
+            record = self._parsed(parsers.host, ref, raw)
+            found = metrics.get(record.metrics or '')
+            members.append(Member.of(record, bool(found and found.live)))
+        return members
+
+    def records(self, *classes: str) -> Records:
+        """Return the raw records of whole classes.
+
+        :param classes: for example ``'host', 'PIF'``.
+        """
+        found = Records()
+        for cls in classes:
+            try:
+                found[cls] = self._table(cls)
+            except exceptions.XapiRefused as error:
+                text = ' '.join((error.code, *error.params))
+                found.unreadable[cls] = text
+        return found
+
+    def snapshot(
+        self, *classes: str, with_clock: bool = True
+    ) -> snapshots.PoolSnapshot:
+        """Return what the pool looks like now.
+
+        :param classes: what to read; default: what the precheck of a join
+            needs (``snapshot.LIVE_CLASSES``).
+        :param with_clock: also compare the master's clock with ours.
+        """
+        raw = self.records(*(classes or snapshots.LIVE_CLASSES))
+        offset = self._clock_offset(raw) if with_clock else None
+        return self._parsed(
+            parsers.snapshot,
+            raw,
+            unreadable=raw.unreadable,
+            clock_offset=offset,
+        )
+
+    def has_pending(self, *methods: str) -> bool:
+        """Say whether one of these calls is under way on the master.
+
+        :param methods: for example ``'pool.join'``.
+        """
+        return any(
+            task.get('status') == 'pending'
+            and str(task.get('name_label')).removeprefix('Async.') in methods
+            for task in self._table('task').values()
+        )
+
+    def vms_preventing_evacuation(
+        self, uuid: str
+    ) -> dict[str, tuple[str, ...]]:
+        """Return which virtual machines cannot leave a member, and why.
+
+        :param uuid: the member's XenServer uuid.
+        :returns: ``{name (uuid): (code, params...)}``.
+        """
+        blockers = self.read(
+            'host.get_vms_which_prevent_evacuation', self._host_ref(uuid)
+        )
+        found = {}
+        for ref, error in blockers.items():
+            name = self.read('VM.get_name_label', ref)
+            vm_uuid = self.read('VM.get_uuid', ref)
+            found[f"{name} ({vm_uuid})"] = tuple(map(str, error))
+        return found
+
+    def ha_heartbeat_srs(self) -> list[str]:
+        """Return the uuids of the SRs that hold HA's state files."""
+        uuids = []
+        for vdi in self.pool().ha_statefiles:
+            sr = self.read('VDI.get_SR', vdi)
+            uuids.append(self.read('SR.get_uuid', sr))
+        return uuids
+
+    # Changes that run on as a task
+
+    def join(
+        self, address: str, username: str, password: str, force: bool = False
+    ) -> Task:
+        """Let this host, a pool of one, join the pool of another master.
+
+        :param address: the master's address, never a URL.
+        :param username: who logs in there.
+        :param password: the secret for that.
+        :param force: go on in spite of what ``join_force`` ignores.
+        """
+        secret = redaction.Secret(password)
+        del password  # a traceback may show this frame
+        method = 'Async.pool.join_force' if force else 'Async.pool.join'
+        return self._start(method, address, username, secret)
+
+    def eject(self, uuid: str) -> Task:
+        """Let a member leave; its local disks are wiped.
+
+        :param uuid: its XenServer uuid.
+        """
+        return self._start('Async.pool.eject', self._host_ref(uuid))
+
+    def designate(self, uuid: str) -> Task:
+        """Make a member the master; every toolstack of the pool restarts.
+
+        :param uuid: its XenServer uuid.
+        """
+        return self._start(
+            'Async.pool.designate_new_master', self._host_ref(uuid)
+        )
+
+    def evacuate(self, uuid: str) -> Task:
+        """Move all virtual machines of a member away; it is not disabled.
+
+        :param uuid: its XenServer uuid.
+        """
+        return self._start('Async.host.evacuate', self._host_ref(uuid))
+
+    def recover_slaves(self) -> Task:
+        """Make every member that answers take this host for its master.
+
+        Never on a member: it would obey (as recorded).
+        """
+        return self._start('Async.pool.recover_slaves')
+
+    # Changes that are complete on return
+
+    def set_pool_name(self, label: str) -> None:
+        """Name the pool.
+
+        :param label: the name; '' for none.
+        """
+        self.write('pool.set_name_label', self._pool_ref(), label)
+
+    def add_pool_other_config(self, key: str, value: str) -> None:
+        """Add a key to the pool's other_config.
+
+        A key that is there already makes ``XapiRefused`` with
+        ``MAP_DUPLICATE_KEY``: of two that try, one wins.
+        """
+        self.write('pool.add_to_other_config', self._pool_ref(), key, value)
+
+    def remove_pool_other_config(self, key: str) -> None:
+        """Remove a key of the pool's other_config, if it is there."""
+        self.write('pool.remove_from_other_config', self._pool_ref(), key)
+
+    def disable_host(self, uuid: str) -> None:
+        """Let no more virtual machines start on a member.
+
+        :param uuid: its XenServer uuid.
+        """
+        self.write('host.disable', self._host_ref(uuid))
+
+    def enable_host(self, uuid: str) -> None:
+        """Let virtual machines start on a member again.
+
+        :param uuid: its XenServer uuid.
+        """
+        self.write('host.enable', self._host_ref(uuid))
+
+    def destroy_host(self, uuid: str) -> None:
+        """Forget a dead member; XAPI itself makes sure that it is dead.
+
+        :param uuid: its XenServer uuid.
+        """
+        self.write('host.destroy', self._host_ref(uuid))
+
+    def enable_ha(
+        self,
+        sr_uuids: typing.Sequence[str],
+        configuration: typing.Mapping[str, str],
+    ) -> None:
+        """Switch HA on.
+
+        :param sr_uuids: the SRs that hold its state files.
+        :param configuration: HA's settings, for example its timeout.
+        """
+        refs = [self.read('SR.get_by_uuid', uuid) for uuid in sr_uuids]
+        self._complete('Async.pool.enable_ha', refs, dict(configuration))
+
+    def disable_ha(self) -> None:
+        """Switch HA off."""
+        self._complete('Async.pool.disable_ha')
+
+    def set_ha_tolerance(self, hosts: int) -> None:
+        """Say how many hosts HA shall survive the loss of."""
+        self.write(
+            'pool.set_ha_host_failures_to_tolerate',
+            self._pool_ref(),
+            str(hosts),
+        )
+
+    def sync_database(self) -> None:
+        """Write the pool's database to the disks of all members."""
+        self._complete('Async.pool.sync_database')
+
+    def vm_shutdown(self, vm_uuid: str) -> None:
+        """Shut a virtual machine down cleanly.
+
+        :param vm_uuid: its uuid.
+        """
+        self._complete('Async.VM.clean_shutdown', self._vm_ref(vm_uuid))
+
+    def vm_start(self, vm_uuid: str, host_uuid: str | None = None) -> None:
+        """Start a virtual machine.
+
+        :param vm_uuid: its uuid.
+        :param host_uuid: where; None lets XAPI choose.
+        """
+        ref = self._vm_ref(vm_uuid)
+        if host_uuid is None:
+            self._complete('Async.VM.start', ref, False, False)
+            return
+        host = self._host_ref(host_uuid)
+        self._complete('Async.VM.start_on', ref, host, False, False)
+
+    def _start(self, method: str, *args: typing.Any) -> Task:
+        return Task(self._home, self.write(method, *args))
+
+    def _complete(self, method: str, *args: typing.Any) -> None:
+        """Start a task and wait for it to succeed."""
+        tasks.wait(self._start(method, *args), self._clock, TASK_TIMEOUT, POLL)
+
+    def _table(self, cls: str) -> dict[str, typing.Any]:
+        """Return all records of a class."""
+        found = self._home.read_all(f"{cls}.get_all_records")
+        if not isinstance(found, dict):
+            raise self._senseless(f"{cls}.get_all_records is no map")
+        return found
+
+    def _parsed(
+        self,
+        parse: typing.Callable[..., Parsed],
+        *args: typing.Any,
+        **kwargs: typing.Any,
+    ) -> Parsed:
+        """Return what ``parse`` makes of raw records.
+
+        Tables are read one after the other, so a pool that changes in
+        between may look senseless; a second look will be better.
+        """
+        try:
+            return parse(*args, **kwargs)
+        except fields.MalformedRecords as error:
+            reason = str(error)
+        raise self._senseless(reason)
+
+    def _senseless(self, reason: str) -> exceptions.XapiUnavailable:
+        return exceptions.XapiUnavailable(
+            f"sent records that make no sense ({reason})", self.name
+        )
+
+    def _is_live(self, record: objects.Host) -> bool:
+        if record.metrics is None:
+            return False
+        try:
+            return bool(self.read('host_metrics.get_live', record.metrics))
+        except exceptions.XapiRefused as error:
+            if error.code != 'HANDLE_INVALID':
+                raise
+            return False
+
+    def _host_ref(self, uuid: str) -> typing.Any:
+        return self.read('host.get_by_uuid', uuid)
+
+    def _vm_ref(self, uuid: str) -> typing.Any:
+        return self.read('VM.get_by_uuid', uuid)
+
+    def _pool_ref(self) -> typing.Any:
+        (ref,) = self.read('pool.get_all')
+        return ref
+
+    def _clock_offset(self, raw: Records) -> float | None:
+        """Return by how many seconds the master's clock is ahead of ours."""
+        pools = list(raw.get('pool', {}).values())
+        if not pools:
+            return None
+        before = self._clock.time()
+        try:
+            theirs = self.read('host.get_servertime', pools[0]['master'])
+        except exceptions.XapiRefused as error:
+            LOG.warning('The clock of %s is not known: %s', self.name, error)
+            return None
+        after = self._clock.time()
+        struct = fields.Struct('host', '', {'uuid': '', 'clock': theirs})
+        moment = self._parsed(struct.moment, 'clock')
+        return None if moment is None else moment - (before + after) / 2
+
+
+class LocalClient(_Door):
+    """Speaks to one host itself, as master or member, also in emergency."""
+
+    def is_in_emergency_mode(self) -> bool:
+        """Say whether the host looks for its master in vain."""
+        return bool(self.read('host.is_in_emergency_mode'))
+
+    def assert_healthy(self) -> None:
+        """Make sure that the host is not in emergency mode.
+
+        :raises XapiUnavailable: it is; the message says why.
+        """
+        self.read('host.local_assert_healthy')
+
+    def emergency_transition_to_master(self) -> None:
+        """Make the host the master, without asking anybody else.
+
+        XAPI refuses with ``HA_IS_ENABLED`` while HA is armed on the host.
+        """
+        self.write('pool.emergency_transition_to_master')
+
+    def emergency_reset_master(self, address: str) -> None:
+        """Make the host a member of the pool of another master.
+
+        :param address: the master's address.
+        """
+        self.write('pool.emergency_reset_master', address)
+
+
+def pending(door: Client, *methods: str) -> bool:
+    """Say whether one of these calls is under way on a master.
+
+    :param door: the master's client.
+    :param methods: for example ``'pool.join'``.
+    :raises XapiError: it cannot be seen.
+    """
+    return door.has_pending(*methods)

@@ -1,0 +1,284 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Hands out clients for hosts: one login per host, shared by all threads."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import functools
+import logging
+import threading
+import urllib.parse
+
+from xenpool_driver import clock as clocks
+from xenpool_driver import conf, exceptions
+from xenpool_driver.xapi import client as clients
+from xenpool_driver.xapi import discovery, session
+
+LOG = logging.getLogger(__name__)
+
+MAX_HOPS = 4
+"""How often HOST_IS_SLAVE is followed for one request."""
+
+
+class Connections:
+    """The doors to all hosts.
+
+    All threads may use one at the same time. Nothing is sent before it is
+    needed.
+
+    :param hosts: how each host is reached, by compute host name.
+    :param clock: time.
+    :param session_factory: makes XenAPI sessions: called with the URL and
+        ``transport=``, as ``XenAPI.Session`` is.
+    :param originator: what XAPI shall record as the client.
+    :param probe_timeout: seconds that a host has to say who its master is.
+    """
+
+    def __init__(
+        self,
+        hosts: collections.abc.Mapping[str, conf.HostAccess],
+        clock: clocks.Clock = clocks.SYSTEM,
+        session_factory: session.Factory = session.FACTORY,
+        originator: str = 'xenpool-driver',
+        probe_timeout: float = 5.0,
+    ) -> None:
+        self._hosts = dict(hosts)
+        self._clock = clock
+        self._factory = session_factory
+        self._originator = originator
+        self._probe_timeout = probe_timeout
+        self._lock = threading.Lock()
+        self._found: dict[str, conf.HostAccess] = {}
+        self._homes: dict[tuple[str, bool], session.HostSession] = {}
+        for access in self._hosts.values():
+            _warn(access)
+
+    def access(self, host_name: str) -> conf.HostAccess:
+        """Return how a host is reached.
+
+        :param host_name: the compute host name, or the name of a client
+            that this object gave out.
+        :raises ConfigurationError: it is not configured.
+        """
+        found = self._hosts.get(host_name) or self._found.get(host_name)
+        if found is None:
+            raise exceptions.ConfigurationError(
+                f"host '{host_name}' is unknown: no section [{host_name}] "
+                f"in the configuration"
+            )
+        return found
+
+    def client(self, host_name: str) -> clients.Client:
+        """Return a client that is logged in to this very host.
+
+        :param host_name: the compute host name.
+        :raises ConfigurationError: it is not configured.
+        :raises NotPoolMaster: it is a pool member.
+        :raises XapiRefused: the credentials are wrong.
+        :raises XapiUnavailable: it does not answer.
+        """
+        home = self._home(self.access(host_name))
+        home.login()
+        return clients.Client(home, self._clock)
+
+    def coordinator_of(self, host_name: str) -> clients.Client:
+        """Return a client of the master that a host names.
+
+        :param host_name: the compute host name.
+        :raises XapiUnavailable: the members name each other, or as
+            :meth:`client`.
+        """
+        access = self.access(host_name)
+        seen: list[str] = []
+        while len(seen) <= MAX_HOPS:
+            if access.url in seen:
+                break
+            seen.append(access.url)
+            home = self._home(access)
+            try:
+                home.login()
+            except exceptions.NotPoolMaster as error:
+                access = self._access_at(error.address, access)
+                continue
+            return clients.Client(home, self._clock)
+        raise exceptions.XapiUnavailable(
+            f"no master: the hosts name each other ({' -> '.join(seen)})",
+            host_name,
+        )
+
+    def local_client(self, host_name: str) -> clients.LocalClient:
+        """Return a client of the host itself, whoever its master is.
+
+        :param host_name: the compute host name.
+        :raises ConfigurationError: it is not configured.
+        :raises XapiRefused: the credentials are wrong.
+        :raises XapiUnavailable: it does not answer.
+        """
+        home = self._home(self.access(host_name), local=True)
+        home.login()
+        return clients.LocalClient(home, self._clock)
+
+    def member_view(self, host_name: str) -> str | None:
+        """Return whom a host takes for its master, by a login of its own.
+
+        :param host_name: the compute host name.
+        :returns: the address that it names, '' when it is master itself,
+            None when it does not answer or starts.
+        :raises ConfigurationError: it is not configured.
+        :raises XapiRefused: it answers as a master, but not to these
+            credentials.
+        """
+        probe = self._new_home(self.access(host_name))
+        try:
+            probe.login(self._probe_timeout)
+        except exceptions.NotPoolMaster as error:
+            return error.address
+        except exceptions.XapiUnavailable as error:
+            LOG.debug('%s', error)
+            return None
+        finally:
+            probe.logout(self._probe_timeout)
+        return ''
+
+    def find_coordinator(
+        self,
+        members: collections.abc.Mapping[str, str | None],
+        pool_uuid: str | None = None,
+    ) -> clients.Client:
+        """Return a client of the pool's master, wherever it is now.
+
+        All members are asked at the same time and nobody is waited for
+        longer than ``probe_timeout``. As soon as most of them agree on a
+        master that answers, nobody is waited for at all.
+
+        :param members: XenServer uuid, if known, by compute host name.
+        :param pool_uuid: the pool's uuid, if it is known.
+        :raises XapiUnavailable: there is none; tells what each member said.
+        """
+        homes = [self._home(self.access(name)) for name in members]
+        survey = discovery.Survey(
+            self._probe_timeout,
+            pool_uuid,
+            frozenset(uuid for uuid in members.values() if uuid),
+            lambda address, origin: self._home(
+                self._access_at(address, origin)
+            ),
+        )
+        for home in homes:
+            survey.start(home)
+        for _ in survey.listen():
+            found, votes = survey.best()
+            if found is not None and votes * 2 > len(members):
+                return clients.Client(found.home, self._clock)
+        found, _ = survey.best()
+        if found is not None:
+            return clients.Client(found.home, self._clock)
+        raise exceptions.XapiUnavailable(_nobody(members, survey.answers))
+
+    def invalidate(self, host_name: str) -> None:
+        """Forget the logins to a host, without a word to it.
+
+        :param host_name: the compute host name.
+        """
+        access = self.access(host_name)
+        with self._lock:
+            homes = [
+                self._homes.pop((access.url, local), None)
+                for local in (False, True)
+            ]
+        for home in homes:
+            if home is not None:
+                home.forget()
+
+    def close(self) -> None:
+        """Log out everywhere, as far as the hosts answer in time."""
+        with self._lock:
+            homes, self._homes = self._homes, {}
+        discovery.at_once(
+            [
+                functools.partial(home.logout, self._probe_timeout)
+                for home in homes.values()
+            ],
+            self._probe_timeout + discovery.GRACE,
+        )
+
+    def _home(
+        self, access: conf.HostAccess, local: bool = False
+    ) -> session.HostSession:
+        """Return the one session with a host."""
+        key = (access.url, local)
+        with self._lock:
+            home = self._homes.get(key)
+        if home is None:
+            fresh = self._new_home(access, local)
+            with self._lock:
+                home = self._homes.setdefault(key, fresh)
+        return home
+
+    def _new_home(
+        self, access: conf.HostAccess, local: bool = False
+    ) -> session.HostSession:
+        return session.HostSession(
+            access, self._factory, self._originator, local
+        )
+
+    def _access_at(
+        self, address: str, origin: conf.HostAccess
+    ) -> conf.HostAccess:
+        """Return how to reach the master that a member named.
+
+        :param address: the address that it named.
+        :param origin: how the member is reached. An address that is not
+            configured is reached in the same way.
+        """
+        for access in self._hosts.values():
+            if discovery.same_address(access.address, address):
+                return access
+        wanted = discovery.normal(address)
+        for access in self._hosts.values():
+            if wanted in discovery.resolved(access.address):
+                return access
+        literal = f"[{wanted}]" if ':' in wanted else wanted
+        scheme = urllib.parse.urlsplit(origin.url).scheme
+        found = dataclasses.replace(
+            origin, name=wanted, url=f"{scheme}://{literal}:{origin.port}"
+        )
+        with self._lock:
+            return self._found.setdefault(wanted, found)
+
+
+def _warn(access: conf.HostAccess) -> None:
+    """Say once what an unsafe connection means."""
+    if access.url.startswith('http:'):
+        LOG.warning(
+            'Host %s: %s is not encrypted: whoever sits between can read the '
+            'password',
+            access.name,
+            access.url,
+        )
+    elif access.insecure and not access.fingerprint:
+        LOG.warning(
+            'Host %s: its certificate is not verified (insecure = true): '
+            'whoever sits between can read the password',
+            access.name,
+        )
+
+
+def _nobody(
+    members: collections.abc.Iterable[str],
+    answers: collections.abc.Mapping[str, discovery.Answer],
+) -> str:
+    """Say what each host answered when no master was found."""
+    told = []
+    for name in sorted({*members, *answers}):
+        answer = answers.get(name)
+        if answer is None:
+            told.append(f"{name}: no answer in time")
+        elif answer.master:
+            told.append(f"{name}: is a member of {answer.master}")
+        elif answer.master == '':
+            told.append(f"{name}: serves another pool ({answer.pool_uuid})")
+        else:
+            told.append(answer.reason)
+    return f"no master found. {'; '.join(told)}"

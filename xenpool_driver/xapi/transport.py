@@ -1,0 +1,407 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The HTTP transport under ``XenAPI.Session``: one attempt, never a resend.
+
+``xmlrpc.client.Transport.request`` of the standard library sends a request
+again when the connection drops, so a host may carry out one call twice. This
+one never does. Unless the caller says that it only reads, every exchange has
+a connection of its own; reads share idle connections.
+
+All threads may use one transport at the same time.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import hashlib
+import hmac
+import http.client
+import io
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+import typing
+import xmlrpc.client
+
+from xenpool_driver import conf, exceptions
+from xenpool_driver.xapi import errors
+
+MAX_IDLE = 8
+"""How many idle connections are kept per host."""
+
+IDLE_SECONDS = 8.0
+"""For how long; XAPI closes one that sends no header for 10 s
+(``http_svr.ml``, header_read_timeout_tcp)."""
+
+
+class ExchangeError(Exception):
+    """An exchange broke off. It never leaves this package.
+
+    :ivar error: what broke it.
+    :ivar stage: how far it had come.
+    :ivar reused: whether the connection had served before, so that the peer
+        may have closed it before the request came.
+    """
+
+    def __init__(
+        self, error: Exception, stage: errors.Stage, reused: bool = False
+    ) -> None:
+        self.error = error
+        self.stage = stage
+        self.reused = reused
+        super().__init__(f"{stage.value}: {type(error).__name__}")
+
+
+class Transport(xmlrpc.client.Transport):
+    """Carries the calls to one host.
+
+    :param access: how the host is reached.
+    :raises ConfigurationError: its ``ca_file`` cannot be used.
+    """
+
+    user_agent = 'xenpool-driver'
+
+    def __init__(self, access: conf.HostAccess) -> None:
+        super().__init__()
+        self._access = access
+        self._context = tls_context(access)
+        self._lock = threading.Lock()
+        self._idle: list[_Connection] = []
+        self._mode = threading.local()
+
+    def __repr__(self) -> str:
+        return f"<Transport to {self._access.url}>"
+
+    @contextlib.contextmanager
+    def reading(
+        self, timeout: float | None = None
+    ) -> collections.abc.Iterator[None]:
+        """Let this thread's exchanges share idle connections.
+
+        :param timeout: seconds for all that happens inside, if less than
+            the host's own timeouts.
+        """
+        with self._moded(True, timeout):
+            yield
+
+    @contextlib.contextmanager
+    def changing(
+        self, timeout: float | None = None
+    ) -> collections.abc.Iterator[None]:
+        """Give each of this thread's exchanges a connection of its own."""
+        with self._moded(False, timeout):
+            yield
+
+    def remaining(self) -> float:
+        """Return the seconds left to this thread, infinite when unbounded."""
+        return self._until() - time.monotonic()
+
+    def request(
+        self,
+        host: typing.Any,
+        handler: str,
+        request_body: typing.Any,
+        verbose: bool = False,
+    ) -> typing.Any:
+        """Make exactly one attempt (the parent's makes two)."""
+        return self.single_request(host, handler, request_body, verbose)
+
+    def single_request(
+        self,
+        host: typing.Any,
+        handler: str,
+        request_body: typing.Any,
+        verbose: bool = False,
+    ) -> typing.Any:
+        """Send an XML-RPC request and return the decoded answer.
+
+        :raises ExchangeError: there is no answer that can be decoded.
+        """
+        body = self.post(handler, request_body, 'text/xml')
+        try:
+            parser, unmarshaller = self.getparser()
+            parser.feed(body)
+            parser.close()
+            return unmarshaller.close()
+        except Exception as error:
+            failure = ExchangeError(error, errors.Stage.SENT)
+        raise failure
+
+    def post(self, path: str, body: bytes, content_type: str) -> bytes:
+        """Send one request and return the body of its answer.
+
+        :param path: where to, on the host.
+        :param body: what to send.
+        :param content_type: what it is.
+        :raises ExchangeError: there is no answer, or its status is not 200.
+        """
+        shared = bool(getattr(self._mode, 'shared', False))
+        idle = self._take() if shared else None
+        connection = idle or self._open()
+        try:
+            wire = connection.wire
+            wire.deadline = self._deadline(self._access.read_timeout)
+            answer, kept = connection.exchange(
+                path, body, content_type, self.user_agent, shared
+            )
+        except Exception as error:
+            connection.close()
+            failure = ExchangeError(error, errors.Stage.SENT, idle is not None)
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            self._put_back(connection, kept)
+            return answer
+        raise failure
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    @contextlib.contextmanager
+    def _moded(
+        self, shared: bool, timeout: float | None
+    ) -> collections.abc.Iterator[None]:
+        mode = self._mode
+        before = (getattr(mode, 'shared', False), self._until())
+        mode.shared = shared
+        if timeout is not None:
+            mode.until = min(before[1], time.monotonic() + timeout)
+        try:
+            yield
+        finally:
+            mode.shared, mode.until = before
+
+    def _until(self) -> float:
+        return float(getattr(self._mode, 'until', float('inf')))
+
+    def _deadline(self, timeout: float) -> float:
+        return min(self._until(), time.monotonic() + timeout)
+
+    def _take(self) -> _Connection | None:
+        """Return an idle connection that is still open, if there is one."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            if connection.usable():
+                return connection
+            connection.close()
+
+    def _put_back(self, connection: _Connection, kept: bool) -> None:
+        with self._lock:
+            if kept and len(self._idle) < MAX_IDLE:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _open(self) -> _Connection:
+        """Connect, and know who answers, before anything is sent."""
+        access = self._access
+        deadline = self._deadline(access.connect_timeout)
+        try:
+            sock = _connected(access, deadline)
+            try:
+                secured = _secured(sock, access, self._context, deadline)
+            except BaseException:
+                sock.close()
+                raise
+            return _Connection(access, secured)
+        except Exception as error:
+            failure = ExchangeError(error, errors.Stage.CONNECT)
+        raise failure
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection that is open from the start and never opens again."""
+
+    auto_open = 0
+
+    def __init__(self, access: conf.HostAccess, sock: socket.socket) -> None:
+        super().__init__(access.address, access.port)
+        self.default_port = 443 if access.url.startswith('https') else 80
+        self.wire = _Wire(sock)
+        self.sock = typing.cast(socket.socket, self.wire)
+        self._since = time.monotonic()
+        self._process = os.getpid()
+
+    def usable(self) -> bool:
+        """Say whether the peer seems to listen still."""
+        return (
+            self._process == os.getpid()
+            and time.monotonic() - self._since < IDLE_SECONDS
+            and not self.wire.readable()
+        )
+
+    def exchange(
+        self,
+        path: str,
+        body: bytes,
+        content_type: str,
+        user_agent: str,
+        keep: bool,
+    ) -> tuple[bytes, bool]:
+        """Send one request; return the answer and whether to keep this.
+
+        :raises xmlrpc.client.ProtocolError: the status is not 200.
+        """
+        self.putrequest('POST', path, skip_accept_encoding=True)
+        self.putheader('Content-Type', content_type)
+        self.putheader('User-Agent', user_agent)
+        self.putheader('Content-Length', str(len(body)))
+        if not keep:
+            self.putheader('Connection', 'close')
+        self.endheaders(body)
+        response = self.getresponse()
+        answer = response.read()
+        if response.status != 200:
+            raise xmlrpc.client.ProtocolError(
+                f"{self.host}{path}", response.status, response.reason, {}
+            )
+        self._since = time.monotonic()
+        return answer, keep and not response.will_close
+
+
+class _Wire:
+    """A socket on which all waiting together ends at one deadline.
+
+    A socket's own timeout counts anew with each byte, so a peer that sends
+    one now and then could hold the caller for ever.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.deadline = float('inf')
+
+    def sendall(self, data: bytes) -> None:
+        """Send ``data``, as ``socket.sendall``."""
+        self.arm()
+        self._sock.sendall(data)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """Return a reader of the answer, as ``socket.makefile``."""
+        raw = self._sock.makefile('rb', buffering=0)
+        return io.BufferedReader(_Reader(self, raw))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+    def arm(self) -> None:
+        """Let the next wait end at the deadline.
+
+        :raises TimeoutError: it is over.
+        """
+        _arm(self._sock, self.deadline)
+
+    def readable(self) -> bool:
+        """Say whether something, or the end, has come unasked."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+
+class _Reader(io.RawIOBase):
+    """Reads from a :class:`_Wire`."""
+
+    def __init__(self, wire: _Wire, raw: io.RawIOBase) -> None:
+        self._wire = wire
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: typing.Any) -> int | None:
+        self._wire.arm()
+        count: int | None = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def tls_context(access: conf.HostAccess) -> ssl.SSLContext | None:
+    """Return how the host's certificate is verified; None for plain HTTP.
+
+    :param access: how the host is reached.
+    :raises ConfigurationError: its ``ca_file`` cannot be used.
+    """
+    if not access.url.startswith('https'):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=access.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror or type(error).__name__
+        raise exceptions.ConfigurationError(
+            f"section [{access.name}]: ca_file {access.ca_file} cannot be "
+            f"used: {reason}"
+        ) from None
+    if access.ca_file:
+        # Hosts sign their own certificates, without the extensions that
+        # Python 3.13 asks for since it sets this flag.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if access.insecure or access.fingerprint:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _connected(access: conf.HostAccess, deadline: float) -> socket.socket:
+    """Connect to the first of the host's addresses that answers."""
+    failure: OSError = socket.gaierror(socket.EAI_NONAME, 'no address')
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        access.address, access.port, type=socket.SOCK_STREAM
+    ):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            _arm(sock, deadline)
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+    raise failure
+
+
+def _secured(
+    sock: socket.socket,
+    access: conf.HostAccess,
+    context: ssl.SSLContext | None,
+    deadline: float,
+) -> socket.socket:
+    """Agree on TLS and check the certificate.
+
+    :raises WrongCertificate: it is not the one that was configured.
+    """
+    if context is None:
+        return sock
+    _arm(sock, deadline)
+    secured = context.wrap_socket(sock, server_hostname=access.address)
+    if access.fingerprint:
+        certificate = secured.getpeercert(binary_form=True) or b''
+        shown = hashlib.sha256(certificate).hexdigest()
+        if not hmac.compare_digest(shown, access.fingerprint):
+            secured.close()
+            raise errors.WrongCertificate(shown)
+    return secured
+
+
+def _arm(sock: socket.socket, deadline: float) -> None:
+    """Let the next wait on ``sock`` end at ``deadline``."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError('timed out')
+    sock.settimeout(left if left < float('inf') else None)
