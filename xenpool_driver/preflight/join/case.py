@@ -1,0 +1,103 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""What a judgement about a join is based on."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import typing
+
+from xenpool_driver import objects, snapshot
+from xenpool_driver.preflight import check
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LiveFacts:
+    """What no record shows, found out by asking; None: nobody asked.
+
+    :ivar pool_login: what a login at the address that will be handed over,
+        with the credentials that will be handed over, was answered: ``()``
+        when it worked, else (code, params...).
+    :ivar joiner_login: the same for the joiner.
+    :ivar answering_uuid: the uuid of the host that answers at that address.
+    :ivar edition_orders: ``{edition: rank}`` as the joiner's licence daemon
+        knows them.
+    :ivar unreachable: ``{uuid of a member: why it does not answer}``; empty
+        when all of them answer.
+    """
+
+    pool_login: tuple[str, ...] | None = None
+    joiner_login: tuple[str, ...] | None = None
+    answering_uuid: str | None = None
+    edition_orders: collections.abc.Mapping[str, int] | None = None
+    unreachable: collections.abc.Mapping[str, str] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JoinCase:
+    """A host that shall join a pool.
+
+    :ivar joiner: the joiner's records.
+    :ivar pool: the records of the pool, from its coordinator.
+    :ivar force: whether ``join_force`` will be called.
+    :ivar aggregate_uuid: the aggregate that the host is added to, if any.
+    :ivar batch: the other joiners of the same request.
+    :ivar joining: uuids of hosts whose join is under way.
+    :ivar address: the address that will be handed over, when it is known.
+    :ivar now: seconds since 1970, or None.
+    :ivar live: what was asked live.
+    """
+
+    joiner: snapshot.PoolSnapshot
+    pool: snapshot.PoolSnapshot
+    force: bool = False
+    aggregate_uuid: str | None = None
+    batch: tuple[snapshot.PoolSnapshot, ...] = ()
+    joining: frozenset[str] = frozenset()
+    address: str | None = None
+    now: float | None = None
+    live: LiveFacts = dataclasses.field(default_factory=LiveFacts)
+
+    def lacks(self, need: str) -> str | None:
+        """Say why ``joiner.class`` or ``pool.class`` is not known."""
+        side, _, cls = need.partition('.')
+        records = self.joiner if side == 'joiner' else self.pool
+        return records.lacks(cls)
+
+    @property
+    def me(self) -> objects.Host:
+        """The joiner's own host record (XAPI's ``get_localhost``)."""
+        return _present(self.joiner.coordinator)
+
+    @property
+    def master(self) -> objects.Host:
+        """The host record of the pool's coordinator."""
+        return _present(self.pool.coordinator)
+
+    @property
+    def my_pool(self) -> objects.Pool:
+        """The joiner's pool record."""
+        return _present(self.joiner.pool)
+
+    @property
+    def their_pool(self) -> objects.Pool:
+        """The record of the pool to join."""
+        return _present(self.pool.pool)
+
+
+_T = typing.TypeVar("_T")
+
+
+def _present(record: _T | None) -> _T:
+    if record is None:
+        raise LookupError('a check does not declare what it needs')
+    return record
+
+
+Check = check.Check[JoinCase]
+
+ME = ('joiner.pool', 'joiner.host')
+"""Needed to know the joiner's own host record."""
+
+MASTER = ('pool.pool', 'pool.host')
+"""Needed to know the host record of the pool's coordinator."""

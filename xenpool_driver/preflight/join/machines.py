@@ -1,0 +1,117 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The joiner's virtual machines, and what is tied to its hardware."""
+
+from __future__ import annotations
+
+from xenpool_driver.preflight import check
+from xenpool_driver.preflight.join import case as cases
+
+_WAKE = {'Paused': 'vm-unpause', 'Suspended': 'vm-resume'}
+
+
+def running(case: cases.JoinCase) -> check.Problems:
+    """Rule 9: ``assert_no_running_vms_on_me``; driver domains count."""
+    found = [
+        vm
+        for vm in case.joiner.vms.values()
+        if vm.power_state == 'Running' and not case.joiner.is_domain_zero(vm)
+    ]
+    if found:
+        yield check.Problem(
+            f"virtual machines run on {case.me.name}: "
+            f"{check.listed(vm.name for vm in found)}",
+            f"on {case.me.name}: "
+            + '; '.join(f"xe vm-shutdown uuid={vm.uuid}" for vm in found[:3])
+            + ('; ...' if len(found) > 3 else ''),
+            ('JOINING_HOST_CANNOT_HAVE_RUNNING_VMS',),
+            check.at_fault(*found),
+        )
+
+
+def busy(case: cases.JoinCase) -> check.Problems:
+    """Rule 10: ``assert_no_vms_with_current_ops``; every VM record counts."""
+    found = [vm for vm in case.joiner.vms.values() if vm.current_operations]
+    if found:
+        what = check.listed(
+            f"{vm.name} ({', '.join(sorted(vm.current_operations.values()))})"
+            for vm in found
+        )
+        yield check.Problem(
+            f"operations are going on on {case.me.name}: {what}",
+            f"on {case.me.name}: wait for them (xe task-list), or end them: "
+            f"xe task-cancel uuid=TASK",
+            ('JOINING_HOST_CANNOT_HAVE_VMS_WITH_CURRENT_OPERATIONS',),
+            check.at_fault(*found),
+        )
+
+
+def suspended(case: cases.JoinCase) -> check.Problems:
+    """XAPI lets paused and suspended machines pass; the manuals do not."""
+    found = [
+        vm
+        for vm in case.joiner.vms.values()
+        if vm.is_guest and vm.power_state in _WAKE
+    ]
+    if found:
+        yield check.warning(
+            f"virtual machines of {case.me.name} are paused or suspended; "
+            f"their saved state may be lost by the join: "
+            f"{check.listed(vm.name for vm in found)}",
+            f"on {case.me.name}: "
+            + '; '.join(
+                f"xe {_WAKE[vm.power_state]} uuid={vm.uuid}"
+                for vm in found[:3]
+            )
+            + ', then shut them down',
+            check.at_fault(*found),
+        )
+
+
+def passthrough(case: cases.JoinCase) -> check.Problems:
+    """Hidden PCI devices have left members stuck at start-up (xcp#142)."""
+    found = [
+        vm
+        for vm in case.joiner.vms.values()
+        if not vm.is_control_domain
+        and (vm.attached_pcis or vm.other_config.get('pci'))
+    ]
+    if found:
+        yield check.warning(
+            f"virtual machines of {case.me.name} own PCI devices and will "
+            f"run nowhere else: {check.listed(vm.name for vm in found)}",
+            '; '.join(
+                f"xe vm-param-remove uuid={vm.uuid} param-name=other-config "
+                f"param-key=pci"
+                for vm in found[:3]
+            ),
+            check.at_fault(*found),
+        )
+    if case.me.display != 'enabled':
+        yield check.warning(
+            f"{case.me.name} hides its graphics device from itself "
+            f"(host display: {case.me.display})",
+            f"xe host-enable-display host={case.me.uuid}",
+            check.at_fault(case.me),
+        )
+
+
+def duplicates(case: cases.JoinCase) -> check.Problems:
+    """A VM or SR with the uuid of one in the pool cannot be taken over."""
+    theirs = {vm.uuid: vm for vm in case.pool.vms.values()}
+    found = [
+        vm
+        for vm in case.joiner.vms.values()
+        if vm.uuid in theirs and not vm.is_default_template
+    ]
+    if found:
+        yield check.warning(
+            f"the pool has virtual machines with the uuids of "
+            f"{check.listed(vm.name for vm in found)}; these will not be "
+            f"taken over",
+            f"on {case.me.name}: "
+            + '; '.join(
+                f"xe vm-export uuid={vm.uuid} filename={vm.uuid}.xva"
+                for vm in found[:3]
+            ),
+            check.at_fault(*found),
+        )

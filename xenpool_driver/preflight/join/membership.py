@@ -1,0 +1,347 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Who is in which pool, who owns it, and what is going on there."""
+
+from __future__ import annotations
+
+from xenpool_driver import model, objects, pool_states
+from xenpool_driver.preflight import check
+from xenpool_driver.preflight.join import case as cases
+
+MAX_HOSTS = 64
+"""Hosts that vendors support in a pool; XAPI itself knows no limit."""
+
+BLOCKING_OPERATIONS = frozenset(
+    {
+        'ha_enable',
+        'ha_disable',
+        'cluster_create',
+        'designate_new_master',
+        'tls_verification_enable',
+        'configure_repositories',
+        'sync_updates',
+        'sync_bundle',
+        'apply_updates',
+    }
+)
+"""Pool operations that a join would run into (``xapi_pool_helpers.ml``)."""
+
+_UPDATING = 'apply_updates'
+
+
+def joiner_ha(case: cases.JoinCase) -> check.Problems:
+    """Rule 3: ``ha_is_not_enable_on_me``."""
+    if case.my_pool.ha_enabled:
+        yield check.Problem(
+            f"HA is enabled on the joiner {case.me.name}",
+            f"on {case.me.name}: xe pool-ha-disable",
+            ('HA_IS_ENABLED',),
+            check.at_fault(case.my_pool, name=case.me.name),
+        )
+
+
+def pool_ha(case: cases.JoinCase) -> check.Problems:
+    """Rule 6: ``ha_is_not_enable_on_the_distant_pool``."""
+    if case.their_pool.ha_enabled:
+        yield check.Problem(
+            f"HA is enabled on the pool {case.pool.name}",
+            f"repeat with --suspend-ha, or on {case.master.name}: "
+            f"xe pool-ha-disable",
+            ('HA_IS_ENABLED',),
+            check.at_fault(case.their_pool, name=case.pool.name),
+        )
+
+
+def not_itself(case: cases.JoinCase) -> check.Problems:
+    """Rule 7: ``assert_not_joining_myself``."""
+    if case.me.uuid != case.master.uuid:
+        return
+    text = (
+        'Host is already part of a pool'
+        if len(case.joiner.hosts) > 1
+        else 'Host cannot become slave of itself'
+    )
+    yield check.Problem(
+        f"{case.me.name} is the coordinator of that very pool",
+        'name another host, or another pool',
+        ('OPERATION_NOT_ALLOWED', text),
+        check.at_fault(case.me),
+    )
+
+
+def no_other_hosts(case: cases.JoinCase) -> check.Problems:
+    """Rule 8: ``assert_i_know_of_no_other_hosts``."""
+    others = [h for h in case.joiner.hosts.values() if h.ref != case.me.ref]
+    if others:
+        yield check.Problem(
+            f"{case.me.name} is the coordinator of a pool with "
+            f"{check.listed(host.name for host in others)}",
+            f"on {case.me.name}: "
+            + '; '.join(
+                f"xe pool-eject host-uuid={host.uuid}" for host in others[:3]
+            )
+            + ' (wipes their local disks), or xe host-forget for dead ones',
+            ('JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS',),
+            check.at_fault(*others),
+        )
+
+
+def joiner_updating(case: cases.JoinCase) -> check.Problems:
+    """Rule 31: ``assert_not_in_updating_on_me``."""
+    if _UPDATING in case.my_pool.current_operations.values():
+        yield check.Problem(
+            f"updates are being applied on the joiner {case.me.name}",
+            f"on {case.me.name}: wait until xe task-list shows no update",
+            ('NOT_SUPPORTED_DURING_UPGRADE',),
+            check.at_fault(case.my_pool, name=case.me.name),
+        )
+
+
+def pool_updating(case: cases.JoinCase) -> check.Problems:
+    """Rule 32: ``assert_no_hosts_in_updating``."""
+    if _UPDATING in case.their_pool.current_operations.values():
+        yield check.Problem(
+            f"updates are being applied in the pool {case.pool.name}",
+            f"on {case.master.name}: wait until xe task-list shows no update",
+            ('NOT_SUPPORTED_DURING_UPGRADE',),
+            check.at_fault(case.their_pool, name=case.pool.name),
+        )
+
+
+def secret_rotation(case: cases.JoinCase) -> check.Problems:
+    """After the asserts: no pool operation starts before the rotation ends."""
+    if case.their_pool.is_psr_pending:
+        yield check.Problem(
+            f"the pool {case.pool.name} is changing its secret",
+            f"on {case.master.name}: xe pool-secret-rotate, with every "
+            f"member up",
+            ('POOL_SECRET_ROTATION_PENDING',),
+            check.at_fault(case.their_pool, name=case.pool.name),
+        )
+
+
+def owner(case: cases.JoinCase) -> check.Problems:
+    """Two controllers must not own one pool: the stamp says whose it is."""
+    for side, record, name in (
+        ('pool', case.their_pool, case.pool.name),
+        ('joiner', case.my_pool, case.me.name),
+    ):
+        stamp = record.other_config.get(pool_states.OWNER_KEY)
+        if not stamp or stamp == case.aggregate_uuid:
+            continue
+        problem = check.Problem(
+            f"the {side} {name} belongs to the aggregate {stamp}",
+            f"use that aggregate, or, when it is gone for good, on {name}: "
+            f"xe pool-param-remove uuid={record.uuid} "
+            f"param-name=other-config param-key={pool_states.OWNER_KEY}",
+            objects=check.at_fault(record, name=name),
+            severity=(
+                model.Severity.FAIL
+                if case.aggregate_uuid
+                else model.Severity.WARN
+            ),
+        )
+        yield problem
+
+
+def joiner_pool_name(case: cases.JoinCase) -> check.Problems:
+    """XenCenter takes a named pool for a pool, even of one host."""
+    if case.my_pool.name_label:
+        yield check.warning(
+            f"the joiner {case.me.name} is a pool of its own named "
+            f"'{case.my_pool.name_label}'; the name, and all that is set on "
+            f"that pool record, is lost by the join",
+            f"on {case.me.name}: xe pool-param-set uuid={case.my_pool.uuid} "
+            f"name-label=",
+            check.at_fault(case.my_pool),
+        )
+
+
+def same_uuid(case: cases.JoinCase) -> check.Problems:
+    """A record with the joiner's uuid is silently taken over by a join."""
+    record = case.pool.host_by_uuid(case.me.uuid)
+    if record is None or record.uuid == case.master.uuid:
+        return
+    if case.pool.is_live(record):
+        yield check.Problem(
+            f"the pool {case.pool.name} has a living member {record.name} "
+            f"at {record.address} with the uuid of {case.me.name}",
+            f"reinstall one of the two: no two hosts may have the uuid "
+            f"{record.uuid}",
+            objects=check.at_fault(record, case.me),
+        )
+    else:
+        yield check.warning(
+            f"the pool {case.pool.name} still has a record of {record.name} "
+            f"from a former membership or a failed join; the join will use "
+            f"it again",
+            f"on {case.master.name}: xe host-forget uuid={record.uuid}",
+            check.at_fault(record),
+        )
+
+
+def same_name(case: cases.JoinCase) -> check.Problems:
+    """Equal names are allowed, and confuse everybody."""
+    others = [
+        host
+        for records in (case.pool, *case.batch)
+        for host in records.hosts.values()
+        if host.uuid != case.me.uuid
+    ]
+    for what, mine, command in (
+        ('hostname', case.me.hostname, 'host-set-hostname-live'),
+        ('name', case.me.name_label, 'host-param-set'),
+    ):
+        field = 'hostname' if what == 'hostname' else 'name_label'
+        same = [h for h in others if mine and getattr(h, field) == mine]
+        if same:
+            key = 'host-name' if what == 'hostname' else 'name-label'
+            ident = 'host-uuid' if what == 'hostname' else 'uuid'
+            yield check.warning(
+                f"the {what} '{mine}' of the joiner is also that of "
+                f"{check.listed(f'{h.uuid} ({h.address})' for h in same)}",
+                f"on {case.me.name}: xe {command} {ident}={case.me.uuid} "
+                f"{key}=NAME",
+                check.at_fault(case.me, *same),
+            )
+
+
+def same_address(case: cases.JoinCase) -> check.Problems:
+    """Two hosts with one address: one of them is not the one meant."""
+    mine = case.me.address
+    same = [
+        host
+        for records in (case.pool, *case.batch)
+        for host in records.hosts.values()
+        if mine and host.address == mine and host.uuid != case.me.uuid
+    ]
+    if same:
+        yield check.Problem(
+            f"the address {mine} of {case.me.name} is also that of "
+            f"{check.listed(host.name for host in same)}",
+            f"on {case.me.name}: xe pif-reconfigure-ip uuid=PIF mode=static "
+            f"IP=ADDRESS netmask=NETMASK",
+            objects=check.at_fault(case.me, *same),
+        )
+
+
+def same_in_batch(case: cases.JoinCase) -> check.Problems:
+    """The same host twice in one request, under two names."""
+    twins = [
+        records
+        for records in case.batch
+        if records.host_by_uuid(case.me.uuid) is not None
+    ]
+    if twins:
+        yield check.Problem(
+            f"the host {case.me.name} ({case.me.uuid}) is in this request "
+            f"more than once",
+            'name each host once',
+            objects=check.at_fault(case.me),
+        )
+
+
+def size(case: cases.JoinCase) -> check.Problems:
+    """More than 64 hosts are not supported, and not refused by XAPI."""
+    known = {host.uuid for host in case.pool.hosts.values()}
+    coming = {
+        records.coordinator.uuid
+        for records in case.batch
+        if records.coordinator is not None
+    } | {case.me.uuid}
+    total = len(known | coming)
+    if total > MAX_HOSTS:
+        yield check.Problem(
+            f"the pool {case.pool.name} would have {total} hosts; at most "
+            f"{MAX_HOSTS} are supported",
+            'make a second aggregate',
+            objects=check.at_fault(case.their_pool, name=case.pool.name),
+        )
+
+
+def members(case: cases.JoinCase) -> check.Problems:
+    """A dead member lets the join hang for minutes in the certificates.
+
+    XAPI's asserts pass, then ``exchange_certificates_on_join`` waits for
+    every member.
+    """
+    unreachable = case.live.unreachable or {}
+    for host in case.pool.hosts.values():
+        if host.uuid in case.joining or host.uuid == case.me.uuid:
+            continue
+        live = case.pool.is_live(host)
+        if host.uuid in unreachable:
+            yield _dead(case, host, unreachable[host.uuid])
+        elif live is None:
+            yield check.undecided(
+                f"whether the member {host.name} is alive shows in no record",
+                f"xe host-param-get uuid={host.uuid} "
+                f"param-name=host-metrics-live",
+            )
+        elif not live:
+            yield _dead(case, host, 'no heartbeat')
+        elif not host.enabled:
+            yield check.warning(
+                f"the member {host.name} is disabled",
+                f"xe host-enable uuid={host.uuid}",
+                check.at_fault(host),
+            )
+
+
+def _dead(
+    case: cases.JoinCase, host: objects.Host, reason: str
+) -> check.Problem:
+    return check.Problem(
+        f"the member {host.name} at {host.address} is dead or unreachable "
+        f"({reason}); the join would hang for minutes",
+        f"start {host.name}, or forget it: xenpool aggregate remove host "
+        f"AGGREGATE {host.name} --forget (on {case.master.name}: "
+        f"xe host-forget uuid={host.uuid})",
+        objects=check.at_fault(host),
+    )
+
+
+def pool_operations(case: cases.JoinCase) -> check.Problems:
+    """What is going on in the pool, updates apart (rule 32)."""
+    for operation in sorted(set(case.their_pool.current_operations.values())):
+        if operation == _UPDATING:
+            continue
+        message = f"'{operation}' is going on in the pool {case.pool.name}"
+        remedy = f"wait; see on {case.master.name}: xe task-list"
+        at_fault = check.at_fault(case.their_pool, name=case.pool.name)
+        if operation in BLOCKING_OPERATIONS:
+            yield check.Problem(message, remedy, objects=at_fault)
+        else:
+            yield check.warning(
+                f"{message}; the join will wait for it", remedy, at_fault
+            )
+    if case.their_pool.other_config.get('rolling_upgrade_in_progress'):
+        yield check.warning(
+            f"the pool {case.pool.name} is in a rolling upgrade",
+            'finish it first',
+            check.at_fault(case.their_pool, name=case.pool.name),
+        )
+
+
+def joiner_operations(case: cases.JoinCase) -> check.Problems:
+    """What is going on on the joiner would be cut off by its restart."""
+    going_on = {
+        *case.my_pool.current_operations.values(),
+        *case.me.current_operations.values(),
+    } - {_UPDATING}
+    if going_on:
+        yield check.warning(
+            f"{check.listed(sorted(going_on))} is going on on "
+            f"{case.me.name}; the join cuts it off",
+            f"wait; see on {case.me.name}: xe task-list",
+            check.at_fault(case.me),
+        )
+
+
+def joiner_enabled(case: cases.JoinCase) -> check.Problems:
+    """A host that was disabled by hand stays disabled after the join."""
+    if not case.me.enabled:
+        yield check.warning(
+            f"{case.me.name} is disabled, and may stay so in the pool",
+            f"on {case.me.name}: xe host-enable uuid={case.me.uuid}",
+            check.at_fault(case.me),
+        )

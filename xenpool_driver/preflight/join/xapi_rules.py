@@ -1,0 +1,312 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""XAPI's own rules, in XAPI's own order (``xapi_pool.ml``, ``join_common`` and
+``pre_join_checks``): the first that fails is what ``pool.join`` raises.
+"""
+
+from __future__ import annotations
+
+from xenpool_driver.preflight.join import case as cases
+from xenpool_driver.preflight.join import (
+    licence,
+    machines,
+    membership,
+    network,
+    security,
+    software,
+    storage,
+)
+
+_ME, _MASTER = cases.ME, cases.MASTER
+_BOTH = (*_ME, *_MASTER)
+
+CHECKS: tuple[cases.Check, ...] = (
+    cases.Check(
+        'licence-pooling',
+        "the joiner's licence allows pools",
+        licence.pooling,
+        _ME,
+        '7.1-1',
+    ),
+    cases.Check(
+        'pool-login',
+        "the pool's credentials are accepted at its address",
+        security.pool_login,
+        (),
+        '7.1-2',
+    ),
+    cases.Check(
+        'licence-pool-size',
+        "the joiner's licence allows a pool of that size",
+        licence.pool_size,
+        (*_ME, 'pool.host'),
+        '1',
+    ),
+    cases.Check(
+        'management-interface',
+        'the joiner has a management interface',
+        network.management_interface,
+        (*_ME, 'joiner.PIF'),
+        '2',
+    ),
+    cases.Check(
+        'joiner-ha', 'HA is off on the joiner', membership.joiner_ha, _ME, '3'
+    ),
+    cases.Check(
+        'joiner-clustering',
+        'the joiner is in no storage cluster',
+        network.joiner_clustering,
+        (*_ME, 'joiner.Cluster_host'),
+        '4',
+    ),
+    cases.Check(
+        'cluster-vlan',
+        "the pool's storage cluster is on no VLAN",
+        network.cluster_vlan,
+        (*_BOTH, 'pool.Cluster_host', 'pool.Cluster', 'pool.PIF'),
+        '5',
+    ),
+    cases.Check(
+        'cluster-address',
+        "the joiner has what the pool's storage cluster needs",
+        network.cluster_address,
+        (
+            *_BOTH,
+            'pool.Cluster_host',
+            'pool.Cluster',
+            'pool.PIF',
+            'pool.Bond',
+            'pool.network',
+            'joiner.PIF',
+            'joiner.network',
+        ),
+        '5b',
+    ),
+    cases.Check(
+        'pool-ha', 'HA is off in the pool', membership.pool_ha, _MASTER, '6'
+    ),
+    cases.Check(
+        'not-itself',
+        'the joiner is not the coordinator of that pool',
+        membership.not_itself,
+        _BOTH,
+        '7',
+    ),
+    cases.Check(
+        'no-other-hosts',
+        'the joiner is alone in its own pool',
+        membership.no_other_hosts,
+        _ME,
+        '8',
+    ),
+    cases.Check(
+        'running-vms',
+        'no virtual machine runs on the joiner',
+        machines.running,
+        (*_ME, 'joiner.VM'),
+        '9',
+    ),
+    cases.Check(
+        'busy-vms',
+        'no operation is going on on a virtual machine of the joiner',
+        machines.busy,
+        (*_ME, 'joiner.VM'),
+        '10',
+    ),
+    cases.Check(
+        'joiner-guidances',
+        'the updates of the joiner are complete',
+        software.joiner_guidances,
+        _ME,
+        '11',
+    ),
+    cases.Check(
+        'pool-guidances',
+        'the updates of the coordinator are complete',
+        software.pool_guidances,
+        (*_MASTER, 'joiner.pool'),
+        '11b',
+    ),
+    cases.Check(
+        'compatible',
+        'both run the same product and platform version',
+        software.compatible,
+        _BOTH,
+        '12',
+    ),
+    cases.Check(
+        'homogeneous',
+        'both run the same software',
+        software.homogeneous,
+        _BOTH,
+        '13',
+    ),
+    cases.Check(
+        'cpu-vendor',
+        'the processors are of one make',
+        software.cpu_vendor,
+        _BOTH,
+        '13b',
+    ),
+    cases.Check(
+        'shared-storage-on-joiner',
+        'the joiner has no shared storage',
+        storage.shared_on_joiner,
+        (*_ME, 'joiner.SR'),
+        '14',
+    ),
+    cases.Check(
+        'joiner-bonds',
+        'the joiner has no bond',
+        network.bonds,
+        (*_ME, 'joiner.Bond', 'joiner.PIF'),
+        '15',
+    ),
+    cases.Check(
+        'joiner-tunnels',
+        'the joiner has no tunnel',
+        network.tunnels,
+        (*_ME, 'joiner.tunnel', 'joiner.PIF'),
+        '16',
+    ),
+    cases.Check(
+        'joiner-sriov',
+        'the joiner has no SR-IOV network',
+        network.sriovs,
+        (*_ME, 'joiner.network_sriov', 'joiner.PIF'),
+        '17',
+    ),
+    cases.Check(
+        'joiner-vlans',
+        'the joiner has no VLAN but that of its management',
+        network.vlans,
+        (*_ME, 'joiner.VLAN', 'joiner.PIF'),
+        '18',
+    ),
+    cases.Check(
+        'management-vlan',
+        'the management VLANs are equal',
+        network.management_vlan,
+        (*_BOTH, 'joiner.PIF', 'pool.PIF'),
+        '19',
+    ),
+    cases.Check(
+        'external-auth',
+        'both take their users from the same directory',
+        security.external_auth,
+        _BOTH,
+        '20',
+    ),
+    cases.Check(
+        'licence-edition',
+        'the licence editions fit',
+        licence.editions,
+        _BOTH,
+        '21',
+    ),
+    cases.Check(
+        'network-backend',
+        'both switch their networks with the same backend',
+        network.backend,
+        _BOTH,
+        '22',
+    ),
+    cases.Check(
+        'sdn-controller',
+        'no SDN controller is in the way',
+        network.sdn_controllers,
+        (*_BOTH, 'joiner.SDN_controller', 'pool.SDN_controller'),
+        '22b',
+    ),
+    cases.Check(
+        'api-version',
+        'both speak the same API version',
+        software.api_version,
+        _BOTH,
+        '23',
+    ),
+    cases.Check(
+        'db-schema',
+        'both have the same database schema',
+        software.db_schema,
+        _BOTH,
+        '24',
+    ),
+    cases.Check(
+        'pool-updates',
+        'both have the same enforced updates',
+        software.pool_updates,
+        (*_BOTH, 'joiner.pool_update', 'pool.pool_update'),
+        '25',
+    ),
+    cases.Check(
+        'address-type',
+        'both managements use the same type of address',
+        network.address_type,
+        (*_BOTH, 'joiner.PIF', 'pool.PIF'),
+        '26',
+    ),
+    cases.Check(
+        'network-purpose',
+        'the purposes of the networks fit',
+        network.purposes,
+        (*_BOTH, 'joiner.network', 'pool.network'),
+        '27',
+    ),
+    cases.Check(
+        'tls-verification',
+        'TLS verification is equal on both',
+        security.tls_verification,
+        _BOTH,
+        '28',
+    ),
+    cases.Check(
+        'ca-certificates',
+        'no CA certificates clash',
+        security.ca_certificates,
+        (*_ME, 'joiner.Certificate', 'pool.Certificate'),
+        '29',
+    ),
+    cases.Check(
+        'trusted-certificates',
+        'no trusted certificates clash',
+        security.trusted_certificates,
+        (*_ME, 'joiner.Certificate', 'pool.Certificate'),
+        '30',
+    ),
+    cases.Check(
+        'joiner-updating',
+        'no updates are being applied on the joiner',
+        membership.joiner_updating,
+        _ME,
+        '31',
+    ),
+    cases.Check(
+        'pool-updating',
+        'no updates are being applied in the pool',
+        membership.pool_updating,
+        _MASTER,
+        '32',
+    ),
+    cases.Check(
+        'storage-drivers',
+        "the joiner's storage drivers are not weaker than the pool's",
+        storage.sm_drivers,
+        (*_ME, 'joiner.SM', 'pool.SM'),
+        '33',
+    ),
+    cases.Check(
+        'pool-secret',
+        "the pool's secret is not being changed",
+        membership.secret_rotation,
+        _MASTER,
+        '7.3-2a',
+    ),
+    cases.Check(
+        'pool-bundle',
+        "the coordinator's certificate is in the pool's bundle",
+        security.pool_bundle,
+        _BOTH,
+        '7.3-2b',
+    ),
+)
+"""XAPI's own rules, in XAPI's order."""
