@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import pathlib
 import pickle
 import re
 
@@ -109,3 +110,10 @@ def test_nova_catches_the_right_ones() -> None:
     assert not issubclass(
         exceptions.AggregateError, exceptions.InvalidAggregateAction
     )
+
+
+def test_the_documentation_has_a_word_on_every_error() -> None:
+    page = pathlib.Path(__file__).parents[2] / 'doc/source/troubleshooting.rst'
+    text = page.read_text()
+    names = {error.__name__ for error in classes()} - {'XenpoolError'}
+    assert {name for name in names if f"``{name}``" not in text} == set()

@@ -1,0 +1,133 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The directive ``generated``: tables made from the code when built."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import typing
+
+import docutils.nodes
+import docutils.statemachine
+import sphinx.application
+import sphinx.util.docutils
+import sphinx.util.nodes
+
+Row = collections.abc.Sequence[str]
+
+
+def table(header: Row, rows: collections.abc.Iterable[Row]) -> list[str]:
+    """Return a list-table."""
+    lines = ['.. list-table::', '   :header-rows: 1', '']
+    for row in (header, *rows):
+        for number, cell in enumerate(row):
+            lines.append(f"   {' ' if number else '*'} - {cell}")
+    return [*lines, '']
+
+
+def join_checks() -> list[str]:
+    """Return every check before a join, in XAPI's order."""
+    from xenpool_driver.preflight import join
+
+    return table(
+        ('check', "XAPI's rule", 'what must be true'),
+        (
+            (f"``{check.name}``", check.rule or '(ours)', check.holds)
+            for check in join.CHECKS
+        ),
+    )
+
+
+def releases() -> list[str]:
+    """Return the releases that a simulated host can pretend to be."""
+    from xenpool_driver.simulator import profiles
+
+    return [
+        'Releases (``--version-profile``)',
+        '-' * 32,
+        '',
+        *table(
+            ('name', 'product', 'API'),
+            (
+                (
+                    f"``{name}``",
+                    f"{profile.product_brand} {profile.product_version}",
+                    '.'.join(str(number) for number in profile.api),
+                )
+                for name, profile in profiles.PROFILES.items()
+            ),
+        ),
+    ]
+
+
+def faults() -> list[str]:
+    """Return what can be made to go wrong."""
+    from xenpool_driver.simulator import faults as module
+
+    fields = [field.name for field in dataclasses.fields(module.Rule)]
+    return [
+        'Faults',
+        '------',
+        '',
+        'A rule says which calls fail and how. It matches by '
+        + ', '.join(f"``{name}``" for name in fields if name != 'actions')
+        + '; each matching call takes the next of its ``actions``:',
+        '',
+        ', '.join(f"``{kind}``" for kind in module.KINDS) + '.',
+        '',
+    ]
+
+
+def not_simulated() -> list[str]:
+    """Return the published messages that answer NOT_IMPLEMENTED."""
+    from xenpool_driver.simulator import dispatch
+
+    by_class: dict[str, list[str]] = {}
+    for name in dispatch.not_simulated():
+        cls, _, message = name.partition('.')
+        by_class.setdefault(cls, []).append(message)
+    return [
+        'Published, but not simulated',
+        '----------------------------',
+        '',
+        'These messages of the data model answer ``NOT_IMPLEMENTED`` with '
+        'their name; they never pretend.',
+        '',
+        *table(
+            ('class', 'messages'),
+            (
+                (f"``{cls}``", ', '.join(sorted(messages)))
+                for cls, messages in sorted(by_class.items())
+            ),
+        ),
+    ]
+
+
+TABLES: dict[str, typing.Callable[[], list[str]]] = {
+    'join-checks': join_checks,
+    'releases': releases,
+    'faults': faults,
+    'not-simulated': not_simulated,
+}
+
+
+class Generated(sphinx.util.docutils.SphinxDirective):
+    """Insert one of :data:`TABLES`."""
+
+    required_arguments = 1
+
+    def run(self) -> list[docutils.nodes.Node]:
+        """Return the parsed table."""
+        lines = docutils.statemachine.StringList(
+            TABLES[self.arguments[0]](), source='<generated>'
+        )
+        node = docutils.nodes.section()
+        node.document = self.state.document
+        sphinx.util.nodes.nested_parse_with_titles(self.state, lines, node)
+        return node.children
+
+
+def setup(app: sphinx.application.Sphinx) -> dict[str, bool]:
+    """Tell Sphinx of the directive."""
+    app.add_directive('generated', Generated)
+    return {'parallel_read_safe': True, 'parallel_write_safe': True}
