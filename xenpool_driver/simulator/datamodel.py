@@ -183,6 +183,16 @@ def _parse_map(text: str) -> Type:
     return Type('map', key=parse_type(key), of=parse_type(value))
 
 
+def map_types(kind: Type) -> tuple[Type, Type]:
+    """Return the types of the keys and the values of a map.
+
+    :raises ValueError: when ``kind`` is no map.
+    """
+    if kind.key is None or kind.of is None:
+        raise ValueError(f'{kind} is no map')
+    return kind.key, kind.of
+
+
 def zero(kind: Type) -> typing.Any:
     """Return the value that a field of type ``kind`` has by default."""
     makers: dict[str, collections.abc.Callable[[], typing.Any]] = {
