@@ -27,6 +27,9 @@ with warnings.catch_warnings():
     import oslo_messaging
     import oslo_messaging.opts
 
+messaging: typing.Any = oslo_messaging
+"""oslo.messaging, for who must not import it before the backend is chosen."""
+
 EXCHANGE = 'xenpool'
 TOPIC = 'compute'
 VERSION = '1.0'
@@ -67,21 +70,21 @@ def transport(conf: cfg.ConfigOpts) -> typing.Any:
 def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register the options that must be there before the bus is used.
 
-    Releases of oslo.messaging from 18 on look up [oslo_messaging_tracing] on
-    the options that they are given, but register the group only on
-    ``cfg.CONF``.
+    oslo.messaging looks up [oslo_messaging_metrics] and, from release 18 on,
+    [oslo_messaging_tracing] on the options that it is given, but registers
+    these groups only on ``cfg.CONF``.
     """
     for section, options in oslo_messaging.opts.list_opts():
         if section is None:
             conf.register_opts(
                 [opt for opt in options if opt.name == 'transport_url']
             )
-    group = 'oslo_messaging_tracing'
-    tracing = cfg.CONF._groups.get(group)
-    if tracing is not None:
-        conf.register_opts(
-            [info['opt'] for info in tracing._opts.values()], group=group
-        )
+    for section in ('oslo_messaging_metrics', 'oslo_messaging_tracing'):
+        group = cfg.CONF._groups.get(section)
+        if group is not None:
+            conf.register_opts(
+                [info['opt'] for info in group._opts.values()], group=section
+            )
 
 
 def server(

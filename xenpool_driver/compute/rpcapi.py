@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import typing
 
-import oslo_messaging.exceptions
 from oslo_config import cfg
 
 from xenpool_driver import base, exceptions, model, pool_states
@@ -209,7 +208,7 @@ class ComputeAPI:
             server=server,
             timeout=self._timeout,
             call_monitor_timeout=MONITOR_SECONDS,
-            transport_options=oslo_messaging.TransportOptions(
+            transport_options=bus.messaging.TransportOptions(
                 at_least_once=True
             ),
         )
@@ -217,20 +216,20 @@ class ComputeAPI:
             answer = prepared.call(
                 context, method, aggregate=plain(aggregate), **arguments
             )
-        except oslo_messaging.exceptions.MessageUndeliverable:
+        except bus.messaging.exceptions.MessageUndeliverable:
             raise exceptions.ServiceUnavailable(
                 f"no compute service answers for {whom}"
             ) from None
-        except oslo_messaging.exceptions.MessageDeliveryFailure as error:
+        except bus.messaging.exceptions.MessageDeliveryFailure as error:
             raise exceptions.ServiceUnavailable(
                 f"the message bus cannot be reached: {error}"
             ) from None
-        except oslo_messaging.exceptions.MessagingTimeout:
+        except bus.messaging.exceptions.MessagingTimeout:
             raise exceptions.ServiceLost(
                 f"the compute service of {whom} stopped answering; 'xenpool "
                 f"operation list' shows what became of the request"
             ) from None
-        except oslo_messaging.RemoteError as error:
+        except bus.messaging.RemoteError as error:
             raise exceptions.ServiceError(
                 f"the compute service of {whom} failed: {error.exc_type}: "
                 f"{error.value}"

@@ -188,6 +188,12 @@ class Endpoint:
         except exceptions.XenpoolError as error:
             LOG.warning('%s', error)
             return {'failure': failures.pack_error(error)}
+        except Exception as error:  # a bug: told in one line, logged whole
+            LOG.exception('request failed unexpectedly')
+            words = f"{type(error).__name__}: {error}"
+            return {
+                'failure': failures.pack_error(exceptions.ServiceError(words))
+            }
         return {
             'result': None if report is None else failures.pack_report(report)
         }

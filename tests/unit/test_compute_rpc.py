@@ -1,0 +1,354 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Requests over the bus: what arrives, what comes back, what never travels.
+
+The bus is oslo.messaging's ``fake://``, which lives in this process.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import json
+import pathlib
+import typing
+import uuid
+
+import pytest
+
+from tests import paper_driver
+from xenpool_driver import base, exceptions, model, store
+from xenpool_driver import conf as config
+
+rpcapi = pytest.importorskip(
+    'xenpool_driver.compute.rpcapi',
+    reason='needs the extra [service]',
+)
+
+from oslo_config import cfg  # noqa: E402
+from oslo_context import context as request_context  # noqa: E402
+
+from xenpool_driver.compute import (  # noqa: E402
+    aggregates,
+    bus,
+    service,
+    virtapi,
+)
+
+SECRET = 'n0b0dy-sees-this'
+
+
+@pytest.fixture
+def hosts() -> list[str]:
+    """Names that no other test uses: the fake bus is one per process."""
+    tag = uuid.uuid4().hex[:8]
+    return [f"xen01-{tag}", f"xen02-{tag}"]
+
+
+@pytest.fixture
+def conf(tmp_path: pathlib.Path, hosts: list[str]) -> cfg.ConfigOpts:
+    sections = ''.join(
+        f"[{host}]\nconnection_url = https://192.0.2.{number}\n"
+        f"connection_password = {SECRET}\n"
+        for number, host in enumerate(hosts, 1)
+    )
+    path = tmp_path / 'xenpool.conf'
+    path.write_text(
+        '[DEFAULT]\n'
+        f"enabled_hosts = {', '.join(hosts)}\n"
+        'transport_url = fake://\n'
+        f"[database]\nconnection = sqlite:///{tmp_path}/store.db\n"
+        f"{sections}"
+    )
+    return config.load([str(path)])
+
+
+class Stage(typing.NamedTuple):
+    """A running service and whoever calls it."""
+
+    driver: paper_driver.PaperDriver
+    remote: typing.Any
+    database: store.Store
+    api: aggregates.AggregateAPI
+    virtapi: typing.Any
+
+
+@pytest.fixture
+def stage(
+    conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
+) -> collections.abc.Iterator[Stage]:
+    database = store.open_store(conf)
+    driver = paper_driver.PaperDriver(database)
+    loaded = []
+
+    def load(_conf: cfg.ConfigOpts, callbacks: typing.Any) -> base.PoolDriver:
+        loaded.append(callbacks)
+        return driver
+
+    monkeypatch.setattr(base, 'load_driver', load)
+    running = service.ComputeService(conf)
+    running.start()
+    remote = rpcapi.ComputeAPI(conf)
+    api = aggregates.AggregateAPI(conf, database, lambda: remote)
+    yield Stage(driver, remote, database, api, loaded[0])
+    assert running.stop()
+    database.close()
+
+
+def context() -> request_context.RequestContext:
+    return request_context.RequestContext(request_id='req-1', overwrite=False)
+
+
+def test_a_service_starts_with_each_of_its_hosts(
+    stage: Stage, hosts: list[str]
+) -> None:
+    assert [call[:2] for call in stage.driver.calls] == [
+        ('init_host', host) for host in hosts
+    ]
+
+
+def test_the_whole_life_over_the_bus(stage: Stage, hosts: list[str]) -> None:
+    stage.api.create('prod')
+
+    results = stage.api.add_hosts(context(), 'prod', hosts, force=True)
+    assert [each.outcome for each in results] == ['succeeded', 'succeeded']
+    assert stage.api.get('prod').hosts == hosts
+
+    stage.api.set_master(context(), 'prod', hosts[1])
+    assert stage.api.get('prod').metadata['master_compute'] == hosts[1]
+
+    for host in hosts:
+        stage.api.remove_host(context(), 'prod', host, drain=True)
+    stage.api.delete(context(), 'prod')
+    with pytest.raises(exceptions.AggregateNotFound):
+        stage.api.get('prod')
+
+    options = {call[0]: call[2] for call in stage.driver.calls}
+    assert options['add_to_aggregate']['force'] is True
+    assert options['remove_from_aggregate']['drain'] is True
+
+
+def test_a_refusal_comes_back_with_its_report(
+    stage: Stage, hosts: list[str]
+) -> None:
+    refusal = paper_driver.refused_add()
+    stage.driver.trouble[hosts[0]] = refusal
+    stage.api.create('prod')
+
+    [result] = stage.api.add_hosts(context(), 'prod', hosts[:1])
+
+    assert result.outcome == 'refused'
+    assert result.error is not None
+    assert vars(result.error) == vars(refusal)
+
+
+def test_reports_come_back_whole(stage: Stage, hosts: list[str]) -> None:
+    refusal = paper_driver.refused_add()
+    report = typing.cast(exceptions.InvalidAggregateAction, refusal).report
+    assert report is not None
+    stage.driver.reports.update(
+        {hosts[0]: report, 'audit': report, 'recover': report}
+    )
+    prod = stage.api.create('prod')
+
+    assert stage.api.check_hosts(context(), 'prod', hosts[:1]) == [report]
+    assert stage.remote.check_removal(context(), prod, hosts[0]) == report
+    assert stage.api.audit(context(), 'prod') == report
+    assert stage.api.recover(context(), 'prod') == report
+
+
+def test_a_bug_in_a_service_is_told_in_one_line(
+    stage: Stage, hosts: list[str]
+) -> None:
+    stage.driver.trouble[hosts[0]] = ZeroDivisionError('one by nothing')
+    prod = stage.api.create('prod')
+
+    with pytest.raises(exceptions.ServiceError) as caught:
+        stage.remote.add_aggregate_host(context(), prod, hosts[0])
+
+    assert str(caught.value) == 'ZeroDivisionError: one by nothing'
+
+
+def test_an_aggregate_that_the_database_lacks_is_not_found(
+    stage: Stage, hosts: list[str]
+) -> None:
+    prod = stage.api.create('prod')
+    stage.api.delete(context(), 'prod')
+
+    with pytest.raises(exceptions.AggregateNotFound):
+        stage.remote.add_aggregate_host(context(), prod, hosts[0])
+
+
+def test_forwarding_names_the_slave_and_reaches_the_master(
+    stage: Stage, hosts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str | None, dict[str, typing.Any]]] = []
+    prepare = stage.remote._client.prepare
+
+    def spy(server: str | None = None, **how: typing.Any) -> typing.Any:
+        asked.append((server, how))
+        return prepare(server=server, **how)
+
+    monkeypatch.setattr(stage.remote._client, 'prepare', spy)
+    prod = stage.api.create('prod')
+    slave_info = {
+        'host': hosts[1],
+        'host_uuid': 'u-2',
+        'compute_vm_uuid': 'vm-2',
+    }
+
+    virtapi.ComputeVirtAPI(stage.remote).forward_add(
+        context(), prod, hosts[1], hosts[0], slave_info, force=True
+    )
+
+    [(server, how)] = asked
+    assert server == hosts[0]
+    assert how['transport_options'].at_least_once
+    method, host, options = stage.driver.calls[-1]
+    assert (method, host) == ('add_to_aggregate', hosts[1])
+    assert options['slave_info'] == slave_info
+    assert options['force'] is True
+    assert isinstance(stage.virtapi, virtapi.ComputeVirtAPI)
+
+
+def test_no_password_travels(
+    stage: Stage, hosts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    transport = stage.remote._client.transport
+    send = transport._driver.send
+
+    def spy(
+        target: typing.Any,
+        context: typing.Any,
+        message: typing.Any,
+        **how: typing.Any,
+    ) -> typing.Any:
+        sent.append(json.dumps([context, message]))
+        answer = send(target, context, message, **how)
+        sent.append(json.dumps(answer))
+        return answer
+
+    monkeypatch.setattr(transport._driver, 'send', spy)
+    stage.api.create('prod')
+    stage.driver.trouble[hosts[1]] = paper_driver.refused_add()
+
+    stage.api.add_hosts(context(), 'prod', hosts)
+
+    assert len(sent) == 4
+    assert SECRET not in ''.join(sent)
+
+
+def test_the_request_keeps_its_id(stage: Stage, hosts: list[str]) -> None:
+    seen: list[str] = []
+    stage.driver.set_aggregate_master = (  # type: ignore[method-assign]
+        lambda context, *_args, **_options: seen.append(context.request_id)
+    )
+    prod = stage.api.create('prod')
+
+    stage.remote.set_aggregate_master(context(), prod, hosts[0])
+
+    assert seen == ['req-1']
+
+
+@pytest.mark.parametrize(
+    ('host', 'successor', 'server'),
+    [('b', None, 'a'), ('a', None, 'a'), ('a', 'c', 'c')],
+)
+def test_a_removal_is_served_by_a_host_that_stays(
+    host: str, successor: str | None, server: str
+) -> None:
+    aggregate = store.Aggregate(
+        1, 'u', 'prod', ['a', 'b', 'c'], {'master_compute': 'a'}, 1, 0.0
+    )
+
+    assert rpcapi.remaining_server(aggregate, host, successor) == server
+
+
+def test_versions_of_the_bus_agree() -> None:
+    assert bus.TOPIC == 'compute'
+    assert bus.VERSION == '1.0'
+
+
+def test_without_hosts_a_service_does_not_start(
+    conf: cfg.ConfigOpts,
+) -> None:
+    conf.set_override('enabled_hosts', [])
+
+    with pytest.raises(exceptions.ConfigurationError, match='enabled_hosts'):
+        service.ComputeService(conf)
+
+
+class LostCompute:
+    """A service that goes down in the middle of every request."""
+
+    def __init__(self, database: store.Store, outcome: str | None) -> None:
+        self.database = database
+        self.outcome = outcome
+        self.operation: store.Operation | None = None
+
+    def add_aggregate_host(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        **options: typing.Any,
+    ) -> None:
+        if self.outcome is not None:
+            self.operation, _ = self.database.begin(
+                aggregate.uuid,
+                'join',
+                host,
+                'the service of the master',
+                60.0,
+                {},
+                lambda row, running: store.Changes(),
+                context.request_id,
+            )
+        raise exceptions.ServiceLost('the service stopped answering')
+
+
+class EndingClock:
+    """Lets the master's service end its work while somebody waits."""
+
+    def __init__(self, compute: LostCompute) -> None:
+        self.compute = compute
+
+    def time(self) -> float:
+        return 0.0
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    def sleep(self, seconds: float) -> None:
+        assert self.compute.operation is not None
+        outcome = self.compute.outcome or ''
+        self.compute.database.finish(
+            self.compute.operation,
+            outcome,
+            None if outcome == 'succeeded' else 'it did not boot',
+        )
+
+
+@pytest.mark.parametrize(
+    ('outcome', 'result', 'reason'),
+    [
+        ('succeeded', 'succeeded', ''),
+        ('failed', 'failed', 'it did not boot'),
+        (None, 'failed', 'the service stopped answering'),
+    ],
+)
+def test_a_lost_service_is_followed_in_the_journal(
+    conf: cfg.ConfigOpts, outcome: str | None, result: str, reason: str
+) -> None:
+    with store.open_store(conf) as database:
+        compute = LostCompute(database, outcome)
+        api = aggregates.AggregateAPI(
+            conf,
+            database,
+            lambda: typing.cast(aggregates.Compute, compute),
+            EndingClock(compute),
+        )
+        api.create('prod')
+
+        [found] = api.add_hosts(context(), 'prod', ['xen01'])
+
+    assert (found.outcome, found.reason) == (result, reason)
