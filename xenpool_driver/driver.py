@@ -26,7 +26,7 @@ from xenpool_driver import (
     verbs,
 )
 from xenpool_driver import conf as config
-from xenpool_driver.xapi import connections
+from xenpool_driver.xapi import connections, session
 
 LOG = log.getLogger(__name__)
 
@@ -54,15 +54,14 @@ class XenAPIPoolDriver(base.PoolDriver):
         conf = conf or config.load()
         super().__init__(virtapi, conf)
         hosts = config.known_hosts(conf)
-        made = {'session_factory': session_factory} if session_factory else {}
         self.site = operation.Site(
             conf=conf,
             store=database or store.open_store(conf, clock=time),
             connections=connections.Connections(
                 hosts,
                 clock=time,
+                session_factory=session_factory or session.FACTORY,
                 probe_timeout=conf.xenpool.probe_timeout,
-                **made,
             ),
             clock=time,
         )
@@ -131,10 +130,9 @@ class XenAPIPoolDriver(base.PoolDriver):
         if row is None:
             return
         if successor and successor != host and verbs.is_master(row, host):
-            handover = verbs.SetMaster(
+            handover = verbs.HandOver(
                 self.site, row, successor, suspend_ha=suspend_ha
             )
-            handover.refused = exceptions.InvalidAggregateActionDelete
             row = self._perform(handover, aggregate, context, progress)
         verb: operation.Verb
         if verbs.is_last(row, host):
@@ -196,9 +194,7 @@ class XenAPIPoolDriver(base.PoolDriver):
     ) -> None:
         row = self._load(aggregate)
         if row is not None:
-            verb = verbs.SetMaster(
-                self.site, row, host, suspend_ha=suspend_ha
-            )
+            verb = verbs.SetMaster(self.site, row, host, suspend_ha=suspend_ha)
             self._perform(verb, aggregate, context, progress)
 
     def dismiss_aggregate(
@@ -291,9 +287,7 @@ class XenAPIPoolDriver(base.PoolDriver):
             if not pool_states.is_hv_pool(aggregate.metadata):
                 return None
             members = [
-                host
-                for host in aggregate.hosts
-                if host in aggregate.metadata
+                host for host in aggregate.hosts if host in aggregate.metadata
             ]
             row = self.site.store.track_aggregate(
                 aggregate.uuid, aggregate.name, aggregate.metadata, members

@@ -123,7 +123,7 @@ class Journal:
 
     def progress(self, phase: str, fraction: float | None = None) -> None:
         """Tell the listener how far the phase is, 0 to 1 if known."""
-        self._progress(self.operation.host, phase, fraction)
+        self._progress(self.operation.host or '', phase, fraction)
 
     def still_ours(self) -> None:
         """Stop here if another worker has taken the operation over.
@@ -146,6 +146,8 @@ class Verb(abc.ABC):
     :cvar refused: the error of a refusal.
     :cvar goal: what XAPI shows when all is done.
     :cvar repeatable: whether ``act`` may be run again by a successor.
+    :cvar refusals: codes by which XAPI itself refuses what the prechecks
+        could not see; such a request has not failed.
     :param site: what the verb works with.
     :param row: the aggregate, as the store has it.
     :param host: compute host name of the host concerned; '' for none.
@@ -157,13 +159,14 @@ class Verb(abc.ABC):
     refused: typing.ClassVar[type[exceptions.InvalidAggregateAction]]
     goal: typing.ClassVar[reconcile.Observation]
     repeatable: typing.ClassVar[bool] = False
+    refusals: typing.ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, site: Site, row: store.Aggregate, host: str) -> None:
         self.site = site
         self.row = row
         self.host = host
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - many have nothing to do
         """Read and judge. Change nothing.
 
         :raises InvalidAggregateAction: the request cannot be granted.
@@ -173,7 +176,7 @@ class Verb(abc.ABC):
         """Return what a successor must know, as JSON values."""
         return {}
 
-    def restore(
+    def restore(  # noqa: B027 - many have nothing to do
         self, details: collections.abc.Mapping[str, typing.Any]
     ) -> None:
         """Take over from a dead worker: be what :meth:`intent` described."""
@@ -207,7 +210,7 @@ class Verb(abc.ABC):
     ) -> store.Changes:
         """Return what is written at the end, without the lifecycle's part."""
 
-    def afterwards(
+    def afterwards(  # noqa: B027 - many have nothing to do
         self, journal: Journal, settlement: reconcile.Settlement
     ) -> None:
         """Put back what was set aside for the operation, before it ends."""
@@ -327,7 +330,11 @@ def _carry_out(verb: Verb, journal: Journal, act: bool) -> store.Aggregate:
     seen, doubt = _watch(verb, journal, hurry=failure is not None)
     settlement = reconcile.settle(verb.kind, seen)
     if failure is not None and settlement.outcome != 'succeeded':
-        settlement = dataclasses.replace(settlement, reason=str(failure))
+        settlement = dataclasses.replace(
+            settlement,
+            outcome=_outcome_of(verb, failure, settlement),
+            reason=str(failure),
+        )
     elif doubt:
         settlement = dataclasses.replace(
             settlement, reason=f"{settlement.reason} ({doubt})"
@@ -341,6 +348,16 @@ def _carry_out(verb: Verb, journal: Journal, act: bool) -> store.Aggregate:
             reason=f"{settlement.reason}; afterwards: {error}",
         )
     return _finish(verb, journal, settlement)
+
+
+def _outcome_of(
+    verb: Verb,
+    failure: exceptions.XapiError,
+    settlement: reconcile.Settlement,
+) -> str:
+    """Return ``refused`` where XAPI's own check is part of the verb's."""
+    code = getattr(failure, 'code', '')
+    return 'refused' if code in verb.refusals else settlement.outcome
 
 
 def _watch(
@@ -377,6 +394,8 @@ def _finish(
 
     def changes(row: store.Aggregate) -> store.Changes:
         own = verb.end_changes(row, settlement)
+        if settlement.outcome == 'refused':
+            return own
         steps = lifecycle_step(row, succeeded, threshold)
         return dataclasses.replace(own, metadata={**own.metadata, **steps})
 
@@ -387,6 +406,8 @@ def _finish(
         changes,
     )
     journal.progress('done' if succeeded else 'failed', 1.0)
+    if settlement.outcome == 'refused':
+        raise verb.refused(row.name, settlement.reason)
     if not succeeded:
         LOG.error(
             '%s %s of aggregate %s: %s',

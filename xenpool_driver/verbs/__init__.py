@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import collections.abc
 
-from xenpool_driver import operation, store
 from xenpool_driver import conf as config
+from xenpool_driver import operation, store
 from xenpool_driver.verbs import (
     common,
     formation,
@@ -26,6 +26,7 @@ SetUp = formation.SetUp
 Clear = leaving.Clear
 Eject = leaving.Eject
 Forget = leaving.Forget
+HandOver = mastership.HandOver
 Promote = mastership.Promote
 SetMaster = mastership.SetMaster
 audit = inspection.audit
@@ -40,6 +41,7 @@ __all__ = [
     'Clear',
     'Eject',
     'Forget',
+    'HandOver',
     'Join',
     'Promote',
     'SetMaster',

@@ -60,6 +60,38 @@ def find_coordinator(
     return site.connections.find_coordinator(known, pool_uuid)
 
 
+def storage_plugged(master: client.Client, record: client.Member) -> bool:
+    """Say whether a member sees the shared storage that its master sees.
+
+    A starting member makes a PBD for each shared SR that the master has one
+    for, unless the pool's ``sync_create_pbds`` says ``nosync``
+    (``create_storage.ml``), and plugs them all.
+
+    :raises XapiError: it cannot be seen.
+    """
+    seen = master.snapshot('pool', 'SR', 'PBD', with_clock=False)
+    pool = seen.pool
+    if pool is None:
+        return False
+    shared = {
+        ref for ref, sr in seen.srs.items() if sr.shared and not sr.is_tools_sr
+    }
+    pbds = [pbd for pbd in seen.pbds.values() if pbd.sr in shared]
+    if pool.other_config.get('sync_create_pbds') == 'nosync':
+        return all(
+            pbd.currently_attached for pbd in pbds if pbd.host == record.ref
+        )
+
+    def attached(host: str | None) -> set[str | None]:
+        return {
+            pbd.sr
+            for pbd in pbds
+            if pbd.host == host and pbd.currently_attached
+        }
+
+    return attached(pool.master) <= attached(record.ref)
+
+
 class PoolVerb(operation.Verb):
     """A verb that works through the pool's master.
 

@@ -8,6 +8,7 @@ import typing
 
 from oslo_log import log
 
+from xenpool_driver import conf as config
 from xenpool_driver import (
     exceptions,
     inventory,
@@ -16,7 +17,6 @@ from xenpool_driver import (
     reconcile,
     store,
 )
-from xenpool_driver import conf as config
 from xenpool_driver.verbs import common, guest, ha, inspection
 from xenpool_driver.xapi import client
 
@@ -294,13 +294,12 @@ class Join(common.PoolVerb):
         ha.suspend(self, journal)
         guest.stop(self.site, self.host, journal)
         master = self.coordinator()
-        access = self.site.connections.access(master.name)
         joiner = self.site.connections.client(self.host)
         journal.phase('join', f"to {master.address}")
         task = joiner.join(
             self.master_address(),
-            access.username,
-            access.password,
+            master.access.username,
+            master.access.password,
             self.force,
         )
         client.wait(
@@ -365,15 +364,16 @@ class Join(common.PoolVerb):
             self.site, self.host, journal, self.coordinator, settlement.member
         )
         if settlement.outcome == 'succeeded' and self._before is not None:
-            self._show_losses(journal)
+            self._show_losses(journal, self._before)
         ha.restore(self, journal)
 
-    def _show_losses(self, journal: operation.Journal) -> None:
+    def _show_losses(
+        self, journal: operation.Journal, before: inventory.Inventory
+    ) -> None:
         """Say which settings XAPI's best-effort push dropped."""
-        assert self._before is not None
         master = self.coordinator()
         after = inspection.inventory_of(master, self.uuid)
-        losses = inventory.compare(self._before, after)
+        losses = inventory.compare(before, after)
         for finding in losses:
             LOG.warning('Join of %s: %s', self.host, finding.message)
         if losses:
@@ -384,7 +384,7 @@ class Join(common.PoolVerb):
             )
         if losses and self.restore_settings:
             journal.phase('restore settings')
-            inspection.restore_settings(master, self.uuid, self._before)
+            inspection.restore_settings(master, self.uuid, before)
 
 
 def stamp(door: client.Client, row: store.Aggregate) -> None:

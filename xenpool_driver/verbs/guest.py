@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import typing
 
-from xenpool_driver import exceptions, operation
 from xenpool_driver import conf as config
+from xenpool_driver import exceptions, operation
 from xenpool_driver.xapi import client
 
 
-def stop(
-    site: operation.Site, host: str, journal: operation.Journal
-) -> None:
+def stop(site: operation.Site, host: str, journal: operation.Journal) -> None:
     """Shut the compute service's guest on ``host`` down, if it has one.
 
     :raises XapiError: it cannot be shut down; nothing else was done.

@@ -12,11 +12,13 @@ from xenpool_driver import (
     model,
     operation,
     pool_states,
-    preflight,
     reconcile,
     snapshot,
     store,
 )
+from xenpool_driver.preflight import check, first
+from xenpool_driver.preflight import eject as eject_rules
+from xenpool_driver.preflight import join as join_rules
 from xenpool_driver.verbs import common, mastership
 from xenpool_driver.xapi import client
 
@@ -46,7 +48,7 @@ def check_first(
     :raises XapiError: it cannot be read.
     """
     own = site.connections.client(host).snapshot()
-    return preflight.membership.check_first(own, host, row.uuid)
+    return first.check_first(own, host, row.uuid)
 
 
 def check_adoption(
@@ -57,7 +59,7 @@ def check_adoption(
     :raises XapiError: it cannot be read.
     """
     pool = site.connections.coordinator_of(host).snapshot()
-    return preflight.membership.check_adoption(pool, host, row.uuid)
+    return first.check_adoption(pool, host, row.uuid)
 
 
 def judge_join(
@@ -80,15 +82,44 @@ def judge_join(
         return _judge_member(site, row, host, master, error)
     own = joiner.snapshot()
     _, uuid = joiner.this_host()
-    report = preflight.join.check(
+    report = join_rules.check(
         own,
         master.snapshot(),
         force=force,
-        suspend_ha=suspend_ha,
         aggregate_uuid=row.uuid,
-        subject=host,
+        joining=_joining(site, row),
+        now=site.clock.time(),
+        host_uuid=uuid,
     )
-    return JoinJudgement(report, uuid, False, inventory.take(own, uuid))
+    if suspend_ha:
+        report = _without_ha(report)
+    return JoinJudgement(
+        dataclasses.replace(report, subject=host),
+        uuid,
+        False,
+        inventory.take(own, uuid),
+    )
+
+
+def _joining(site: operation.Site, row: store.Aggregate) -> list[str]:
+    """Return the uuids of the hosts whose join is under way."""
+    return [
+        str(other.details.get('host_uuid'))
+        for other in site.store.running_operations(row.uuid)
+        if other.kind == 'join'
+    ]
+
+
+def _without_ha(report: model.Report) -> model.Report:
+    """HA on the pool is no obstacle when it is switched off for the time."""
+    findings = [
+        dataclasses.replace(finding, severity=model.Severity.WARN)
+        if finding.check == 'pool-ha'
+        and finding.severity is model.Severity.FAIL
+        else finding
+        for finding in report.findings
+    ]
+    return check.report(report.subject, findings)
 
 
 def _judge_member(
@@ -161,7 +192,7 @@ def check_remove(
         raise exceptions.InvalidAggregateActionDelete(
             row.name, str(error)
         ) from error
-    report = preflight.eject.check(pool, uuid)
+    report = eject_rules.check(pool, uuid)
     return dataclasses.replace(
         report, subject=host, findings=(*findings, *report.findings)
     )
@@ -236,5 +267,3 @@ def restore_settings(
     for key, value in before.other_config.items():
         if key not in present:
             master.write('host.add_to_other_config', ref, key, value)
-
-

@@ -10,11 +10,11 @@ from xenpool_driver import (
     exceptions,
     operation,
     pool_states,
-    preflight,
     reconcile,
     store,
 )
-from xenpool_driver.verbs import common, guest, ha, inspection
+from xenpool_driver.preflight import eject as eject_rules
+from xenpool_driver.verbs import common, guest, ha
 from xenpool_driver.xapi import client
 
 Observation = reconcile.Observation
@@ -145,7 +145,7 @@ class Eject(Leaving):
 
     def judge(self, master: client.Client) -> None:
         report = self.reached(
-            lambda: preflight.eject.check(
+            lambda: eject_rules.check(
                 master.snapshot(),
                 self.uuid,
                 allow_data_loss=self.allow_data_loss,
@@ -237,13 +237,11 @@ class Eject(Leaving):
     ) -> None:
         stays = settlement.member is not False
         if stays:
-            guest.start(
-                self.site, self.host, journal, self.coordinator, True
-            )
-        if stays and journal.details.get('disabled'):
-            if not self.keep_disabled:
-                journal.phase('enable', 'the host stays a member')
-                self.coordinator().enable_host(self.uuid)
+            guest.start(self.site, self.host, journal, self.coordinator, True)
+        disabled = journal.details.get('disabled')
+        if stays and disabled and not self.keep_disabled:
+            journal.phase('enable', 'the host stays a member')
+            self.coordinator().enable_host(self.uuid)
         if not stays and self.wait:
             self._await_first_boot(journal)
         super().afterwards(journal, settlement)
@@ -255,7 +253,9 @@ class Eject(Leaving):
         """
         journal.phase('first boot', 'the host reboots and wipes its disks')
         clock = self.site.clock
-        deadline = clock.monotonic() + self.site.conf.xenpool.first_boot_timeout
+        deadline = (
+            clock.monotonic() + self.site.conf.xenpool.first_boot_timeout
+        )
         while not self._is_back():
             journal.still_ours()
             if clock.monotonic() >= deadline:
@@ -281,6 +281,7 @@ class Forget(Leaving):
     """A dead member's record is destroyed; the machine is not touched."""
 
     kind = 'forget'
+    refusals = frozenset({'HOST_IS_LIVE'})  # the coordinator disagrees
 
     def judge(self, master: client.Client) -> None:
         """Refuse a host that lives, by its own word or the coordinator's."""
@@ -294,7 +295,7 @@ class Forget(Leaving):
                 f"without --forget"
             )
         report = self.reached(
-            lambda: preflight.eject.check_forget(master.snapshot(), self.uuid)
+            lambda: eject_rules.check_forget(master.snapshot(), self.uuid)
         )
         self.refuse_failures(report)
 
@@ -401,9 +402,7 @@ def dismiss(site: operation.Site, row: store.Aggregate) -> store.Aggregate:
         if running:
             raise refused(now.name, f"{running[0].kind} in progress")
         state = pool_states.next_state(now.state, pool_states.DELETED)
-        return store.Changes(
-            metadata={pool_states.STATE: state}, dismiss=True
-        )
+        return store.Changes(metadata={pool_states.STATE: state}, dismiss=True)
 
     operation_, _ = site.store.begin(
         row.uuid,

@@ -11,10 +11,10 @@ from xenpool_driver import (
     exceptions,
     operation,
     pool_states,
-    preflight,
     reconcile,
     store,
 )
+from xenpool_driver.preflight import master as master_rules
 from xenpool_driver.verbs import common, ha
 from xenpool_driver.xapi import client
 
@@ -25,7 +25,9 @@ class Mastership(common.PoolVerb):
     """What set master and promote have in common: everybody must agree."""
 
     request = pool_states.SET_MASTER
-    refused = exceptions.InvalidAggregateActionUpdate
+    refused: typing.ClassVar[type[exceptions.InvalidAggregateAction]] = (
+        exceptions.InvalidAggregateActionUpdate
+    )
     goal = Observation.MOVED
 
     uuid = ''
@@ -134,7 +136,7 @@ class SetMaster(Mastership):
         if self._is_master:
             return
         report = self.reached(
-            lambda: preflight.master.check(
+            lambda: master_rules.check(
                 master.snapshot(), self.uuid, suspend_ha=self.suspend_ha
             )
         )
@@ -169,11 +171,19 @@ class SetMaster(Mastership):
             return True
 
 
+class HandOver(SetMaster):
+    """The same on the way to the removal of the present master."""
+
+    action = 'remove_from_aggregate'
+    refused = exceptions.InvalidAggregateActionDelete
+
+
 class Promote(Mastership):
     """The master is dead: a member takes over, because a person says so."""
 
     kind = 'promote'
     action = 'recover_aggregate'
+    refusals = frozenset({'HA_IS_ENABLED'})  # HA elects a master itself
 
     def voters(self) -> list[str]:
         dead = self.row.metadata.get(pool_states.MASTER)
@@ -204,23 +214,13 @@ class Promote(Mastership):
                 f"host '{self.host}' does not name {dead} as its master"
             )
         self.address = self.site.connections.access(self.host).address
-        local = self.reached(
-            lambda: self.site.connections.local_client(self.host)
-        )
-        if self.reached(local.ha_armed):
-            self.refuse(
-                'high availability is armed on the host: it elects a master '
-                'itself'
-            )
 
     def _refuse_living_master(self) -> None:
         try:
             master = self.coordinator()
         except exceptions.XapiError:
             return
-        self.refuse(
-            f"the master answers at {master.address}: use set master"
-        )
+        self.refuse(f"the master answers at {master.address}: use set master")
 
     def act(self, journal: operation.Journal) -> None:
         journal.phase('promote', 'emergency_transition_to_master')
