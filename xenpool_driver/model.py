@@ -124,6 +124,15 @@ class Report:
         }
 
 
+MASTER_KEY = 'master_compute'
+"""Metadata key; ``pool_states.MASTER`` is its name above here."""
+
+POOL_UUID_KEY = 'pool_uuid'
+"""Metadata key; ``pool_states.POOL_UUID`` is its name above here."""
+
+OWNER_KEY = 'xenpool_aggregate'
+"""Key of ``pool.other_config``; ``pool_states.OWNER_KEY`` above here."""
+
 Metadata = collections.abc.Mapping[str, str]
 """An aggregate's metadata, as read."""
 

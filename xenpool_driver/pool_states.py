@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import collections.abc
 
-from xenpool_driver import exceptions
+from xenpool_driver import exceptions, model
 
 CREATED = 'created'
 """Creation was asked for; the hypervisor pool has not been set up."""
@@ -99,10 +99,10 @@ POOL_FLAG = 'hypervisor_pool'
 STATE = 'operational_state'
 """Metadata key: one of :data:`STATES`."""
 
-MASTER = 'master_compute'
+MASTER = model.MASTER_KEY
 """Metadata key: the compute host name of the pool's master."""
 
-POOL_UUID = 'pool_uuid'
+POOL_UUID = model.POOL_UUID_KEY
 """Metadata key: the uuid of the XAPI pool."""
 
 FAILED_REQUESTS = 'failed_requests'
@@ -121,7 +121,7 @@ RESERVED_KEYS = frozenset(
 """Metadata keys that are not a host's name (each host has a key of its own,
 which holds its XenServer uuid)."""
 
-OWNER_KEY = 'xenpool_aggregate'
+OWNER_KEY = model.OWNER_KEY
 """Key of ``pool.other_config`` that holds the owning aggregate's uuid."""
 
 

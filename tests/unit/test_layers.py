@@ -22,7 +22,7 @@ ROWS = [
     {'xapi', 'store'},
     {'base'},
     {'pool_states', 'preflight', 'reconcile', 'inventory'},
-    {'snapshot'},
+    {'snapshot', 'findings'},
     {'model', 'conf', 'objects'},
     {'exceptions', 'clock'},
 ]

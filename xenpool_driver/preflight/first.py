@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from xenpool_driver import model, pool_states, snapshot
+from xenpool_driver import findings, model, snapshot
 from xenpool_driver.preflight import check
 
 
@@ -16,11 +16,11 @@ def check_first(
     :param subject: the compute host name.
     :param aggregate_uuid: the aggregate that begins with it.
     """
-    findings = [_owner(pool, subject, aggregate_uuid)]
+    found = [_owner(pool, subject, aggregate_uuid)]
     if 'host' in pool.read_classes:
-        findings.append(_alone(pool, subject))
-    findings.append(_name(pool, subject))
-    return check.report(subject, findings)
+        found.append(_alone(pool, subject))
+    found.append(_name(pool, subject))
+    return check.report(subject, found)
 
 
 def check_adoption(
@@ -52,7 +52,7 @@ def _owner(
             f"{pool.lacks('pool')}",
             'give the login the right to read it',
         )
-    stamp = pool.pool.other_config.get(pool_states.OWNER_KEY)
+    stamp = pool.pool.other_config.get(model.OWNER_KEY)
     if stamp and stamp != aggregate_uuid:
         return model.Finding(
             'owner',
@@ -60,8 +60,8 @@ def _owner(
             f"the pool of '{subject}' belongs to the aggregate {stamp}",
             f"use that aggregate, or, when it is gone for good, on "
             f"{subject}: xe pool-param-remove uuid={pool.pool.uuid} "
-            f"param-name=other-config param-key={pool_states.OWNER_KEY}",
-            objects=check.at_fault(pool.pool, name=pool.name),
+            f"param-name=other-config param-key={model.OWNER_KEY}",
+            objects=findings.at_fault(pool.pool, name=pool.name),
         )
     return model.Finding(
         'owner', model.Severity.PASS, 'no other aggregate owns the pool'
@@ -75,14 +75,14 @@ def _alone(pool: snapshot.PoolSnapshot, subject: str) -> model.Finding:
         if pool.coordinator is None or host.ref != pool.coordinator.ref
     ]
     if others:
-        names = check.listed(host.name for host in others)
+        names = findings.listed(host.name for host in others)
         return model.Finding(
             'alone',
             model.Severity.FAIL,
             f"host '{subject}' is the coordinator of a pool with {names}",
             f"take the whole pool over instead: xenpool aggregate adopt NAME "
             f"--from {subject}",
-            objects=check.at_fault(*others),
+            objects=findings.at_fault(*others),
         )
     return model.Finding(
         'alone', model.Severity.PASS, 'the host is a pool of its own'
@@ -111,7 +111,7 @@ def _dead_members(pool: snapshot.PoolSnapshot) -> list[model.Finding]:
             f"the member {host.name} at {host.address} is dead",
             f"start {host.name}, or forget it once the pool is adopted: "
             f"xenpool aggregate remove host AGGREGATE {host.name} --forget",
-            objects=check.at_fault(host),
+            objects=findings.at_fault(host),
         )
         for host in pool.hosts.values()
         if pool.is_live(host) is False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 
-from xenpool_driver import model, snapshot
+from xenpool_driver import findings, model, snapshot
 from xenpool_driver.preflight import check as checks
 from xenpool_driver.preflight.join import case as cases
 from xenpool_driver.preflight.join import own_rules, xapi_rules
@@ -68,13 +68,13 @@ def check(
         now=now,
         live=live or LiveFacts(),
     )
-    findings = [
+    found = [
         _under_force(finding) if force else finding
         for one in CHECKS
         for finding in checks.evaluate(one, case)
     ]
     subject = joiner.coordinator.name if joiner.coordinator else '?'
-    return checks.report(subject, [*findings, *extra])
+    return checks.report(subject, [*found, *extra])
 
 
 def _under_force(finding: model.Finding) -> model.Finding:
@@ -106,7 +106,7 @@ def _membership(
                     'membership',
                     model.Severity.PASS,
                     f"{host.name} is already a member of {pool.name}",
-                    objects=checks.at_fault(host),
+                    objects=findings.at_fault(host),
                 )
             ],
         )
@@ -124,7 +124,7 @@ def _membership(
                 f"on {master.name}: xe pool-eject host-uuid={host.uuid} "
                 f"(wipes its local disks)",
                 ('HOST_IS_SLAVE', master.address),
-                objects=checks.at_fault(host),
+                objects=findings.at_fault(host),
             )
         ],
     )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from xenpool_driver import model
+from xenpool_driver import findings, model
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
 
@@ -28,7 +28,7 @@ def pooling(case: cases.JoinCase) -> check.Problems:
             f"on {case.me.name}: xe host-apply-edition "
             f"host-uuid={case.me.uuid} edition=EDITION",
             ('LICENCE_RESTRICTION',),
-            check.at_fault(case.me),
+            findings.at_fault(case.me),
         )
 
 
@@ -44,7 +44,7 @@ def pool_size(case: cases.JoinCase) -> check.Problems:
             f"on {case.me.name}: xe host-apply-edition "
             f"host-uuid={case.me.uuid} edition=EDITION",
             ('LICENCE_RESTRICTION', 'Pool_size'),
-            check.at_fault(case.me),
+            findings.at_fault(case.me),
         )
     elif len(case.pool.hosts) + len(case.batch) >= RESTRICTED_POOL_SIZE:
         yield check.Problem(
@@ -53,7 +53,7 @@ def pool_size(case: cases.JoinCase) -> check.Problems:
             f"request {case.pool.name} would have "
             f"{len(case.pool.hosts) + len(case.batch) + 1}",
             'add fewer hosts, or apply an edition without the limit',
-            objects=check.at_fault(case.me),
+            objects=findings.at_fault(case.me),
         )
 
 
@@ -81,7 +81,7 @@ def editions(case: cases.JoinCase) -> check.Problems:
     else:
         yield check.undecided(
             f"the licence edition of {case.me.name} is '{mine}', the pool "
-            f"has {check.listed(sorted({repr(e) for e in theirs}))}; only "
+            f"has {findings.listed(sorted({repr(e) for e in theirs}))}; only "
             f"the licence daemon of {case.me.name} knows whether they rank "
             f"the same (undecided offline)",
             f"on {case.me.name}: xe host-apply-edition "
@@ -99,7 +99,7 @@ def _mismatch(case: cases.JoinCase, params: tuple[str, ...]) -> check.Problem:
         f"on {case.me.name}: xe host-apply-edition host-uuid={case.me.uuid} "
         f"edition={case.master.edition}",
         ('LICENSE_HOST_POOL_MISMATCH', *params),
-        check.at_fault(
+        findings.at_fault(
             case.me,
             *(
                 host

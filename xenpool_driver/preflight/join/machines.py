@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from xenpool_driver import findings
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
 
@@ -19,12 +20,12 @@ def running(case: cases.JoinCase) -> check.Problems:
     if found:
         yield check.Problem(
             f"virtual machines run on {case.me.name}: "
-            f"{check.listed(vm.name for vm in found)}",
+            f"{findings.listed(vm.name for vm in found)}",
             f"on {case.me.name}: "
             + '; '.join(f"xe vm-shutdown uuid={vm.uuid}" for vm in found[:3])
             + ('; ...' if len(found) > 3 else ''),
             ('JOINING_HOST_CANNOT_HAVE_RUNNING_VMS',),
-            check.at_fault(*found),
+            findings.at_fault(*found),
         )
 
 
@@ -32,7 +33,7 @@ def busy(case: cases.JoinCase) -> check.Problems:
     """Rule 10: ``assert_no_vms_with_current_ops``; every VM record counts."""
     found = [vm for vm in case.joiner.vms.values() if vm.current_operations]
     if found:
-        what = check.listed(
+        what = findings.listed(
             f"{vm.name} ({', '.join(sorted(vm.current_operations.values()))})"
             for vm in found
         )
@@ -41,7 +42,7 @@ def busy(case: cases.JoinCase) -> check.Problems:
             f"on {case.me.name}: wait for them (xe task-list), or end them: "
             f"xe task-cancel uuid=TASK",
             ('JOINING_HOST_CANNOT_HAVE_VMS_WITH_CURRENT_OPERATIONS',),
-            check.at_fault(*found),
+            findings.at_fault(*found),
         )
 
 
@@ -56,14 +57,14 @@ def suspended(case: cases.JoinCase) -> check.Problems:
         yield check.warning(
             f"virtual machines of {case.me.name} are paused or suspended; "
             f"their saved state may be lost by the join: "
-            f"{check.listed(vm.name for vm in found)}",
+            f"{findings.listed(vm.name for vm in found)}",
             f"on {case.me.name}: "
             + '; '.join(
                 f"xe {_WAKE[vm.power_state]} uuid={vm.uuid}"
                 for vm in found[:3]
             )
             + ', then shut them down',
-            check.at_fault(*found),
+            findings.at_fault(*found),
         )
 
 
@@ -78,20 +79,20 @@ def passthrough(case: cases.JoinCase) -> check.Problems:
     if found:
         yield check.warning(
             f"virtual machines of {case.me.name} own PCI devices and will "
-            f"run nowhere else: {check.listed(vm.name for vm in found)}",
+            f"run nowhere else: {findings.listed(vm.name for vm in found)}",
             '; '.join(
                 f"xe vm-param-remove uuid={vm.uuid} param-name=other-config "
                 f"param-key=pci"
                 for vm in found[:3]
             ),
-            check.at_fault(*found),
+            findings.at_fault(*found),
         )
     if case.me.display != 'enabled':
         yield check.warning(
             f"{case.me.name} hides its graphics device from itself "
             f"(host display: {case.me.display})",
             f"xe host-enable-display host={case.me.uuid}",
-            check.at_fault(case.me),
+            findings.at_fault(case.me),
         )
 
 
@@ -106,12 +107,12 @@ def duplicates(case: cases.JoinCase) -> check.Problems:
     if found:
         yield check.warning(
             f"the pool has virtual machines with the uuids of "
-            f"{check.listed(vm.name for vm in found)}; these will not be "
+            f"{findings.listed(vm.name for vm in found)}; these will not be "
             f"taken over",
             f"on {case.me.name}: "
             + '; '.join(
                 f"xe vm-export uuid={vm.uuid} filename={vm.uuid}.xva"
                 for vm in found[:3]
             ),
-            check.at_fault(*found),
+            findings.at_fault(*found),
         )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from xenpool_driver import model, objects, pool_states
+from xenpool_driver import findings, model, objects
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
 
@@ -35,7 +35,7 @@ def joiner_ha(case: cases.JoinCase) -> check.Problems:
             f"HA is enabled on the joiner {case.me.name}",
             f"on {case.me.name}: xe pool-ha-disable",
             ('HA_IS_ENABLED',),
-            check.at_fault(case.my_pool, name=case.me.name),
+            findings.at_fault(case.my_pool, name=case.me.name),
         )
 
 
@@ -47,7 +47,7 @@ def pool_ha(case: cases.JoinCase) -> check.Problems:
             f"repeat with --suspend-ha, or on {case.master.name}: "
             f"xe pool-ha-disable",
             ('HA_IS_ENABLED',),
-            check.at_fault(case.their_pool, name=case.pool.name),
+            findings.at_fault(case.their_pool, name=case.pool.name),
         )
 
 
@@ -64,7 +64,7 @@ def not_itself(case: cases.JoinCase) -> check.Problems:
         f"{case.me.name} is the coordinator of that very pool",
         'name another host, or another pool',
         ('OPERATION_NOT_ALLOWED', text),
-        check.at_fault(case.me),
+        findings.at_fault(case.me),
     )
 
 
@@ -74,14 +74,14 @@ def no_other_hosts(case: cases.JoinCase) -> check.Problems:
     if others:
         yield check.Problem(
             f"{case.me.name} is the coordinator of a pool with "
-            f"{check.listed(host.name for host in others)}",
+            f"{findings.listed(host.name for host in others)}",
             f"on {case.me.name}: "
             + '; '.join(
                 f"xe pool-eject host-uuid={host.uuid}" for host in others[:3]
             )
             + ' (wipes their local disks), or xe host-forget for dead ones',
             ('JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS',),
-            check.at_fault(*others),
+            findings.at_fault(*others),
         )
 
 
@@ -92,7 +92,7 @@ def joiner_updating(case: cases.JoinCase) -> check.Problems:
             f"updates are being applied on the joiner {case.me.name}",
             f"on {case.me.name}: wait until xe task-list shows no update",
             ('NOT_SUPPORTED_DURING_UPGRADE',),
-            check.at_fault(case.my_pool, name=case.me.name),
+            findings.at_fault(case.my_pool, name=case.me.name),
         )
 
 
@@ -103,7 +103,7 @@ def pool_updating(case: cases.JoinCase) -> check.Problems:
             f"updates are being applied in the pool {case.pool.name}",
             f"on {case.master.name}: wait until xe task-list shows no update",
             ('NOT_SUPPORTED_DURING_UPGRADE',),
-            check.at_fault(case.their_pool, name=case.pool.name),
+            findings.at_fault(case.their_pool, name=case.pool.name),
         )
 
 
@@ -115,7 +115,7 @@ def secret_rotation(case: cases.JoinCase) -> check.Problems:
             f"on {case.master.name}: xe pool-secret-rotate, with every "
             f"member up",
             ('POOL_SECRET_ROTATION_PENDING',),
-            check.at_fault(case.their_pool, name=case.pool.name),
+            findings.at_fault(case.their_pool, name=case.pool.name),
         )
 
 
@@ -125,15 +125,15 @@ def owner(case: cases.JoinCase) -> check.Problems:
         ('pool', case.their_pool, case.pool.name),
         ('joiner', case.my_pool, case.me.name),
     ):
-        stamp = record.other_config.get(pool_states.OWNER_KEY)
+        stamp = record.other_config.get(model.OWNER_KEY)
         if not stamp or stamp == case.aggregate_uuid:
             continue
         problem = check.Problem(
             f"the {side} {name} belongs to the aggregate {stamp}",
             f"use that aggregate, or, when it is gone for good, on {name}: "
             f"xe pool-param-remove uuid={record.uuid} "
-            f"param-name=other-config param-key={pool_states.OWNER_KEY}",
-            objects=check.at_fault(record, name=name),
+            f"param-name=other-config param-key={model.OWNER_KEY}",
+            objects=findings.at_fault(record, name=name),
             severity=(
                 model.Severity.FAIL
                 if case.aggregate_uuid
@@ -152,7 +152,7 @@ def joiner_pool_name(case: cases.JoinCase) -> check.Problems:
             f"that pool record, is lost by the join",
             f"on {case.me.name}: xe pool-param-set uuid={case.my_pool.uuid} "
             f"name-label=",
-            check.at_fault(case.my_pool),
+            findings.at_fault(case.my_pool),
         )
 
 
@@ -167,7 +167,7 @@ def same_uuid(case: cases.JoinCase) -> check.Problems:
             f"at {record.address} with the uuid of {case.me.name}",
             f"reinstall one of the two: no two hosts may have the uuid "
             f"{record.uuid}",
-            objects=check.at_fault(record, case.me),
+            objects=findings.at_fault(record, case.me),
         )
     else:
         yield check.warning(
@@ -175,7 +175,7 @@ def same_uuid(case: cases.JoinCase) -> check.Problems:
             f"from a former membership or a failed join; the join will use "
             f"it again",
             f"on {case.master.name}: xe host-forget uuid={record.uuid}",
-            check.at_fault(record),
+            findings.at_fault(record),
         )
 
 
@@ -198,10 +198,10 @@ def same_name(case: cases.JoinCase) -> check.Problems:
             ident = 'host-uuid' if what == 'hostname' else 'uuid'
             yield check.warning(
                 f"the {what} '{mine}' of the joiner is also that of "
-                f"{check.listed(f'{h.uuid} ({h.address})' for h in same)}",
+                f"{findings.listed(f'{h.uuid} ({h.address})' for h in same)}",
                 f"on {case.me.name}: xe {command} {ident}={case.me.uuid} "
                 f"{key}=NAME",
-                check.at_fault(case.me, *same),
+                findings.at_fault(case.me, *same),
             )
 
 
@@ -217,10 +217,10 @@ def same_address(case: cases.JoinCase) -> check.Problems:
     if same:
         yield check.Problem(
             f"the address {mine} of {case.me.name} is also that of "
-            f"{check.listed(host.name for host in same)}",
+            f"{findings.listed(host.name for host in same)}",
             f"on {case.me.name}: xe pif-reconfigure-ip uuid=PIF mode=static "
             f"IP=ADDRESS netmask=NETMASK",
-            objects=check.at_fault(case.me, *same),
+            objects=findings.at_fault(case.me, *same),
         )
 
 
@@ -236,7 +236,7 @@ def same_in_batch(case: cases.JoinCase) -> check.Problems:
             f"the host {case.me.name} ({case.me.uuid}) is in this request "
             f"more than once",
             'name each host once',
-            objects=check.at_fault(case.me),
+            objects=findings.at_fault(case.me),
         )
 
 
@@ -254,7 +254,7 @@ def size(case: cases.JoinCase) -> check.Problems:
             f"the pool {case.pool.name} would have {total} hosts; at most "
             f"{MAX_HOSTS} are supported",
             'make a second aggregate',
-            objects=check.at_fault(case.their_pool, name=case.pool.name),
+            objects=findings.at_fault(case.their_pool, name=case.pool.name),
         )
 
 
@@ -283,7 +283,7 @@ def members(case: cases.JoinCase) -> check.Problems:
             yield check.warning(
                 f"the member {host.name} is disabled",
                 f"xe host-enable uuid={host.uuid}",
-                check.at_fault(host),
+                findings.at_fault(host),
             )
 
 
@@ -296,7 +296,7 @@ def _dead(
         f"start {host.name}, or forget it: xenpool aggregate remove host "
         f"AGGREGATE {host.name} --forget (on {case.master.name}: "
         f"xe host-forget uuid={host.uuid})",
-        objects=check.at_fault(host),
+        objects=findings.at_fault(host),
     )
 
 
@@ -307,7 +307,7 @@ def pool_operations(case: cases.JoinCase) -> check.Problems:
             continue
         message = f"'{operation}' is going on in the pool {case.pool.name}"
         remedy = f"wait; see on {case.master.name}: xe task-list"
-        at_fault = check.at_fault(case.their_pool, name=case.pool.name)
+        at_fault = findings.at_fault(case.their_pool, name=case.pool.name)
         if operation in BLOCKING_OPERATIONS:
             yield check.Problem(message, remedy, objects=at_fault)
         else:
@@ -318,7 +318,7 @@ def pool_operations(case: cases.JoinCase) -> check.Problems:
         yield check.warning(
             f"the pool {case.pool.name} is in a rolling upgrade",
             'finish it first',
-            check.at_fault(case.their_pool, name=case.pool.name),
+            findings.at_fault(case.their_pool, name=case.pool.name),
         )
 
 
@@ -330,10 +330,10 @@ def joiner_operations(case: cases.JoinCase) -> check.Problems:
     } - {_UPDATING}
     if going_on:
         yield check.warning(
-            f"{check.listed(sorted(going_on))} is going on on "
+            f"{findings.listed(sorted(going_on))} is going on on "
             f"{case.me.name}; the join cuts it off",
             f"wait; see on {case.me.name}: xe task-list",
-            check.at_fault(case.me),
+            findings.at_fault(case.me),
         )
 
 
@@ -343,5 +343,5 @@ def joiner_enabled(case: cases.JoinCase) -> check.Problems:
         yield check.warning(
             f"{case.me.name} is disabled, and may stay so in the pool",
             f"on {case.me.name}: xe host-enable uuid={case.me.uuid}",
-            check.at_fault(case.me),
+            findings.at_fault(case.me),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import collections.abc
 
-from xenpool_driver import model, objects, snapshot
+from xenpool_driver import findings, model, objects, snapshot
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
 
@@ -24,7 +24,7 @@ def management_interface(case: cases.JoinCase) -> check.Problems:
             f"wait for the first boot, or on {case.me.name}: "
             f"xe host-management-reconfigure pif-uuid=PIF",
             ('HOST_STILL_BOOTING',),
-            check.at_fault(case.me),
+            findings.at_fault(case.me),
         )
 
 
@@ -37,7 +37,7 @@ def joiner_clustering(case: cases.JoinCase) -> check.Problems:
                 f"on {case.me.name}: xe cluster-pool-destroy "
                 f"cluster-uuid={_cluster_uuid(case.joiner, part)}",
                 ('CLUSTERING_ENABLED', part.ref),
-                check.at_fault(part, name=case.me.name),
+                findings.at_fault(part, name=case.me.name),
             )
 
 
@@ -78,7 +78,7 @@ def cluster_vlan(case: cases.JoinCase) -> check.Problems:
         f"or switch off its joining of hosts by itself"
     )
     if not _asks_about_cluster(case):
-        yield check.warning(message, remedy, check.at_fault(pif))
+        yield check.warning(message, remedy, findings.at_fault(pif))
         return
     yield check.Problem(
         message,
@@ -87,7 +87,7 @@ def cluster_vlan(case: cases.JoinCase) -> check.Problems:
             'POOL_JOINING_POOL_CANNOT_ENABLE_CLUSTERING_ON_VLAN_NETWORK',
             str(pif.vlan),
         ),
-        check.at_fault(pif),
+        findings.at_fault(pif),
     )
 
 
@@ -106,14 +106,14 @@ def cluster_address(case: cases.JoinCase) -> check.Problems:
         return
     message = (
         f"{case.me.name} has {len(found)} addresses on the network of the "
-        f"pool's storage cluster ({check.listed(sorted(bridges))}); it must "
-        f"have one"
+        f"pool's storage cluster ({findings.listed(sorted(bridges))}); it "
+        f"must have one"
     )
     remedy = (
         f"on {case.me.name}: xe pif-reconfigure-ip uuid=PIF mode=static "
         f"IP=ADDRESS netmask=NETMASK"
     )
-    at_fault = check.at_fault(pif, *found)
+    at_fault = findings.at_fault(pif, *found)
     if not _asks_about_cluster(case):
         yield check.warning(message, remedy, at_fault)
         return
@@ -146,7 +146,7 @@ def bonds(case: cases.JoinCase) -> check.Problems:
     if found:
         yield check.Problem(
             f"{case.me.name} has bonds: "
-            f"{check.listed(_device(case.joiner, b.master) for b in found)}",
+            + findings.listed(_device(case.joiner, b.master) for b in found),
             f"on {case.me.name}: "
             + '; '.join(f"xe bond-destroy uuid={_uuid(b)}" for b in found)
             + ' (a member gets the bonds of the pool)',
@@ -161,7 +161,9 @@ def tunnels(case: cases.JoinCase) -> check.Problems:
     if found:
         yield check.Problem(
             f"{case.me.name} has tunnels: "
-            + check.listed(_device(case.joiner, t.access_pif) for t in found),
+            + findings.listed(
+                _device(case.joiner, t.access_pif) for t in found
+            ),
             f"on {case.me.name}: "
             + '; '.join(f"xe tunnel-destroy uuid={_uuid(t)}" for t in found),
             ('POOL_JOINING_HOST_HAS_TUNNELS',),
@@ -175,7 +177,9 @@ def sriovs(case: cases.JoinCase) -> check.Problems:
     if found:
         yield check.Problem(
             f"{case.me.name} has SR-IOV networks: "
-            + check.listed(_device(case.joiner, s.logical_pif) for s in found),
+            + findings.listed(
+                _device(case.joiner, s.logical_pif) for s in found
+            ),
             f"on {case.me.name}: "
             + '; '.join(
                 f"xe network-sriov-destroy uuid={_uuid(s)}" for s in found
@@ -199,7 +203,7 @@ def vlans(case: cases.JoinCase) -> check.Problems:
     if found:
         yield check.Problem(
             f"{case.me.name} has VLANs that do not carry its management: "
-            + check.listed(
+            + findings.listed(
                 _device(case.joiner, v.untagged_pif) for v in found
             ),
             f"on {case.me.name}: "
@@ -232,7 +236,7 @@ def _links(
     return tuple(
         ref
         for record, pif in found
-        for ref in check.at_fault(record, name=_device(records, pif))
+        for ref in findings.at_fault(record, name=_device(records, pif))
     )
 
 
@@ -257,7 +261,7 @@ def management_vlan(case: cases.JoinCase) -> check.Problems:
                 str(mine.vlan),
                 str(theirs.vlan),
             ),
-            check.at_fault(mine, theirs),
+            findings.at_fault(mine, theirs),
         )
 
 
@@ -280,7 +284,7 @@ def _no_remote_management(case: cases.JoinCase) -> check.Problem:
         f"its records",
         f"on {case.master.name}: xe host-management-reconfigure pif-uuid=PIF",
         _NOT_FOUND,
-        check.at_fault(case.master),
+        findings.at_fault(case.master),
     )
 
 
@@ -303,7 +307,7 @@ def address_type(case: cases.JoinCase) -> check.Problems:
             f"uuid={mine.uuid} "
             f"primary_address_type={theirs.primary_address_type}",
             ('OPERATION_NOT_ALLOWED', 'Primary address type differs'),
-            check.at_fault(mine, theirs),
+            findings.at_fault(mine, theirs),
         )
 
 
@@ -324,7 +328,7 @@ def backend(case: cases.JoinCase) -> check.Problems:
             f"on {case.me.name}: xe-switch-network-backend {theirs}, then "
             f"reboot it",
             ('OPERATION_NOT_ALLOWED', 'Network backends differ'),
-            check.at_fault(case.me, case.master),
+            findings.at_fault(case.me, case.master),
         )
 
 
@@ -342,7 +346,7 @@ def sdn_controllers(case: cases.JoinCase) -> check.Problems:
         f"{':'.join(map(str, _sdn(mine)))}, the pool has {other}",
         f"on {case.me.name}: xe sdn-controller-forget uuid={mine.uuid}",
         ('OPERATION_NOT_ALLOWED', 'SDN controller differs'),
-        check.at_fault(mine, theirs),
+        findings.at_fault(mine, theirs),
     )
 
 
@@ -364,7 +368,7 @@ def purposes(case: cases.JoinCase) -> check.Problems:
             'OPERATION_NOT_ALLOWED',
             'Incompatible network purposes: nbd and insecure_nbd',
         ),
-        check.at_fault(mine[0], theirs[0]),
+        findings.at_fault(mine[0], theirs[0]),
     )
 
 

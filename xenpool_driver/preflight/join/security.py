@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import typing
 
-from xenpool_driver import objects, snapshot
+from xenpool_driver import findings, objects, snapshot
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
 
@@ -26,7 +26,7 @@ def pool_login(case: cases.JoinCase) -> check.Problems:
             f"a join needs its coordinator {case.master.name}",
             f"use {case.master.address}",
             ('HOST_IS_SLAVE', case.master.address),
-            check.at_fault(member),
+            findings.at_fault(member),
         )
         return
     if answer is None:
@@ -98,7 +98,7 @@ def external_auth(case: cases.JoinCase) -> check.Problems:
             else f"xe pool-disable-external-auth uuid={case.my_pool.uuid}"
         ),
         ('POOL_JOINING_EXTERNAL_AUTH_MISMATCH',),
-        check.at_fault(me, master),
+        findings.at_fault(me, master),
     )
 
 
@@ -121,8 +121,8 @@ def tls_verification(case: cases.JoinCase) -> check.Problems:
             f"installed or ejected host does it by itself at the end of its "
             f"first boot)",
             ('POOL_JOINING_HOST_TLS_VERIFICATION_MISMATCH',),
-            check.at_fault(case.my_pool, name=case.me.name)
-            + check.at_fault(case.their_pool, name=case.pool.name),
+            findings.at_fault(case.my_pool, name=case.me.name)
+            + findings.at_fault(case.their_pool, name=case.pool.name),
         )
 
 
@@ -148,7 +148,7 @@ def ca_certificates(case: cases.JoinCase) -> check.Problems:
     if names:
         yield check.Problem(
             f"{case.me.name} and the pool hold different CA certificates "
-            f"under the same name: {check.listed(names)}",
+            f"under the same name: {findings.listed(names)}",
             f"on {case.me.name}: "
             + '; '.join(
                 f"xe pool-uninstall-ca-certificate name={name}"
@@ -158,7 +158,7 @@ def ca_certificates(case: cases.JoinCase) -> check.Problems:
                 'POOL_JOINING_HOST_CA_CERTIFICATES_CONFLICT',
                 *reversed(names),
             ),
-            check.at_fault(
+            findings.at_fault(
                 *(side[name] for name in names for side in (mine, theirs))
             ),
         )
@@ -183,7 +183,7 @@ def trusted_certificates(case: cases.JoinCase) -> check.Problems:
                 remote.ref,
                 local.ref,
             ),
-            check.at_fault(remote, local, name=fingerprint),
+            findings.at_fault(remote, local, name=fingerprint),
         )
 
 
@@ -220,7 +220,7 @@ def pool_bundle(case: cases.JoinCase) -> check.Problems:
                 'POOL_JOINING_MASTER_CERTIFICATE_NOT_IN_POOL_BUNDLE',
                 case.master.uuid,
             ),
-            check.at_fault(case.master, case.me),
+            findings.at_fault(case.master, case.me),
         )
 
 
@@ -241,7 +241,7 @@ def _validity(
     remedy = (
         f"on {host.name}: xe host-refresh-server-certificate host={host.uuid}"
     )
-    at_fault = check.at_fault(cert, name=host.name)
+    at_fault = findings.at_fault(cert, name=host.name)
     if cert.not_before is not None and cert.not_before > now:
         yield check.warning(
             f"{what} is not valid yet", f"set the clocks; {remedy}", at_fault
@@ -278,5 +278,5 @@ def _clock_gap(
             f"{case.master.name}",
             f"on {case.me.name}: chronyc makestep (and give both the same "
             f"time servers)",
-            check.at_fault(case.me, case.master),
+            findings.at_fault(case.me, case.master),
         )

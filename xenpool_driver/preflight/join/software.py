@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections.abc
 import re
 
-from xenpool_driver import objects
+from xenpool_driver import findings, objects
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
 
@@ -38,7 +38,7 @@ def _guidances(case: cases.JoinCase, host: objects.Host) -> check.Problems:
         return
     message = (
         f"updates of {host.name} are not complete: "
-        f"{check.listed(host.pending_guidances)}"
+        f"{findings.listed(host.pending_guidances)}"
     )
     pattern = next(
         (
@@ -50,13 +50,13 @@ def _guidances(case: cases.JoinCase, host: objects.Host) -> check.Problems:
     )
     remedy = f"on {host.name}: {pattern.format(host.uuid)}"
     if 'ext_auth_cache_enabled' not in case.my_pool.fields:
-        yield check.warning(message, remedy, check.at_fault(host))
+        yield check.warning(message, remedy, findings.at_fault(host))
         return
     yield check.Problem(
         message,
         remedy,
         ('HOST_PENDING_MANDATORY_GUIDANCE_NOT_EMPTY', host.ref),
-        check.at_fault(host),
+        findings.at_fault(host),
     )
 
 
@@ -83,11 +83,11 @@ def compatible(case: cases.JoinCase) -> check.Problems:
     if differing:
         yield check.Problem(
             f"{case.me.name} runs another product or version than "
-            f"{case.master.name}: {check.listed(differing)}",
+            f"{case.master.name}: {findings.listed(differing)}",
             f"install on {case.me.name} what {case.master.name} runs: "
             f"{_product(theirs)}",
             ('HOSTS_NOT_COMPATIBLE',),
-            check.at_fault(case.me, case.master),
+            findings.at_fault(case.me, case.master),
         )
 
 
@@ -122,11 +122,11 @@ def homogeneous(case: cases.JoinCase) -> check.Problems:
     if differing:
         yield check.Problem(
             f"the software of {case.me.name} differs from that of "
-            f"{case.master.name}: {check.listed(differing)}",
+            f"{case.master.name}: {findings.listed(differing)}",
             f"on {case.me.name}: yum update, then xe-toolstack-restart; or "
             f"repeat with --force",
             ('HOSTS_NOT_HOMOGENEOUS', 'Software version differs'),
-            check.at_fault(case.me, case.master),
+            findings.at_fault(case.me, case.master),
             force_passes=True,
         )
 
@@ -147,8 +147,8 @@ def cpu_vendor(case: cases.JoinCase) -> check.Problems:
         else 'use a host with the same make of processors; or repeat with '
         '--force, and know that no VM can move between them',
         _NOT_FOUND if missing else ('HOSTS_NOT_HOMOGENEOUS', 'CPUs differ'),
-        check.at_fault(case.me)
-        + check.at_fault(case.their_pool, name=case.pool.name),
+        findings.at_fault(case.me)
+        + findings.at_fault(case.their_pool, name=case.pool.name),
         force_passes=True,
     )
 
@@ -163,7 +163,7 @@ def api_version(case: cases.JoinCase) -> check.Problems:
             f"{texts[1]}",
             _update_the_older(case, mine < theirs),
             ('POOL_JOINING_HOST_MUST_HAVE_SAME_API_VERSION', *texts),
-            check.at_fault(case.me, case.master),
+            findings.at_fault(case.me, case.master),
         )
 
 
@@ -177,7 +177,7 @@ def db_schema(case: cases.JoinCase) -> check.Problems:
             f"{case.master.name} {theirs or 'unknown'}",
             _update_the_older(case, _numbers(mine) < _numbers(theirs)),
             ('POOL_JOINING_HOST_MUST_HAVE_SAME_DB_SCHEMA', mine, theirs),
-            check.at_fault(case.me, case.master),
+            findings.at_fault(case.me, case.master),
         )
 
 
@@ -204,7 +204,7 @@ def pool_updates(case: cases.JoinCase) -> check.Problems:
         if uuid not in other
     ]
     if differing:
-        what = check.listed(
+        what = findings.listed(
             f"{update.name_label or update.uuid} only on {where}"
             for update, where in differing
         )
@@ -220,7 +220,7 @@ def pool_updates(case: cases.JoinCase) -> check.Problems:
                 f"Updates on local host {case.me.name_label} and pool host "
                 f"{case.master.name_label} differ",
             ),
-            check.at_fault(*(update for update, _ in differing)),
+            findings.at_fault(*(update for update, _ in differing)),
         )
 
 
@@ -243,7 +243,7 @@ def synced_updates(case: cases.JoinCase) -> check.Problems:
             f"{case.master.name} to {theirs}",
             f"on {case.me.name}: xe host-apply-updates uuid={case.me.uuid} "
             f"hash={theirs}",
-            check.at_fault(case.me, case.master),
+            findings.at_fault(case.me, case.master),
         )
 
 
@@ -263,9 +263,9 @@ def supplemental_packs(case: cases.JoinCase) -> check.Problems:
     if differing:
         yield check.warning(
             f"supplemental packs of {case.me.name} and {case.master.name} "
-            f"differ: {check.listed(differing)}",
+            f"differ: {findings.listed(differing)}",
             'install the same packs on both: xe update-apply',
-            check.at_fault(case.me, case.master),
+            findings.at_fault(case.me, case.master),
         )
 
 
@@ -314,14 +314,14 @@ def _levelling(
             f"VMs keep the old level and cannot move to {case.me.name}",
             'restart the VMs of the pool after the join, or keep this host '
             'out of it',
-            check.at_fault(case.me),
+            findings.at_fault(case.me),
         )
     if _common([mine, after]) != mine:
         yield check.warning(
             f"{case.me.name} has more processor features than the pool "
             f"{case.pool.name} will have, and will be levelled down",
             'none needed; its own VMs see fewer features',
-            check.at_fault(case.me),
+            findings.at_fault(case.me),
         )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections.abc
 import ipaddress
 
-from xenpool_driver import objects
+from xenpool_driver import findings, objects
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
 
@@ -27,12 +27,12 @@ def shared_on_joiner(case: cases.JoinCase) -> check.Problems:
     if found:
         yield check.Problem(
             f"{case.me.name} has shared storage: "
-            f"{check.listed(sr.name for sr in found)}",
+            f"{findings.listed(sr.name for sr in found)}",
             f"on {case.me.name}: "
             + '; '.join(f"xe sr-forget uuid={sr.uuid}" for sr in found[:3])
             + ' (its disks stay on the server; attach it to the pool later)',
             ('JOINING_HOST_CANNOT_CONTAIN_SHARED_SRS',),
-            check.at_fault(*found),
+            findings.at_fault(*found),
         )
 
 
@@ -69,7 +69,7 @@ def sm_drivers(case: cases.JoinCase) -> check.Problems:
                 theirs,
                 mine[0],
                 f"the storage driver '{theirs.type}' of {case.me.name} lacks "
-                f"what the pool's has: {check.listed(weaker)}",
+                f"what the pool's has: {findings.listed(weaker)}",
                 asks,
             )
 
@@ -85,7 +85,7 @@ def _driver_problem(
         f"bring {case.me.name} to the software of the pool: yum update, then "
         f"xe-toolstack-restart"
     )
-    at_fault = check.at_fault(theirs, mine, name=theirs.type)
+    at_fault = findings.at_fault(theirs, mine, name=theirs.type)
     if not asks:
         return check.warning(message, remedy, at_fault)
     return check.Problem(
@@ -123,7 +123,7 @@ def _reach(
             f"the pool's shared storage {sr.name} is not plugged on its own "
             f"coordinator {case.master.name}",
             f"xe pbd-plug uuid={pbd.uuid}",
-            check.at_fault(sr, pbd, name=sr.name),
+            findings.at_fault(sr, pbd, name=sr.name),
         )
     server = _server(pbd.device_config)
     if server is None:
@@ -157,7 +157,7 @@ def _reach(
         f"on {case.me.name}: xe pif-reconfigure-ip "
         f"uuid={device.uuid if device else 'PIF'} mode=static "
         f"IP=ADDRESS netmask={used.netmask or 'NETMASK'}",
-        check.at_fault(sr, network),
+        findings.at_fault(sr, network),
     )
 
 
@@ -201,9 +201,9 @@ def fullness(case: cases.JoinCase) -> check.Problems:
         if size > 0 and used / size > _FULL:
             yield check.warning(
                 f"the storage {sr.name} of {case.me.name} is nearly full: "
-                f"{check.sized(used)} of {check.sized(size)}",
+                f"{findings.sized(used)} of {findings.sized(size)}",
                 f"on {case.me.name}: xe vdi-list sr-uuid={sr.uuid}",
-                check.at_fault(sr),
+                findings.at_fault(sr),
             )
 
 
@@ -214,8 +214,8 @@ def duplicates(case: cases.JoinCase) -> check.Problems:
     if found:
         yield check.warning(
             f"the pool knows storage with the uuids of "
-            f"{check.listed(sr.name for sr in found)} already",
+            f"{findings.listed(sr.name for sr in found)} already",
             f"on {case.me.name}: "
             + '; '.join(f"xe sr-forget uuid={sr.uuid}" for sr in found[:3]),
-            check.at_fault(*found),
+            findings.at_fault(*found),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from xenpool_driver import objects, snapshot
+from xenpool_driver import findings, objects, snapshot
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
 
@@ -28,17 +28,17 @@ def nic_names(case: cases.JoinCase) -> check.Problems:
     )
     if missing:
         yield check.warning(
-            f"{case.me.name} has no {check.listed(missing)}, on which the "
+            f"{case.me.name} has no {findings.listed(missing)}, on which the "
             f"pool has networks",
             remedy,
-            check.at_fault(*(theirs[name] for name in missing)),
+            findings.at_fault(*(theirs[name] for name in missing)),
         )
     if extra:
         yield check.warning(
-            f"{case.me.name} has {check.listed(extra)}, which "
+            f"{case.me.name} has {findings.listed(extra)}, which "
             f"{case.master.name} has not; they get networks of their own",
             remedy,
-            check.at_fault(*(mine[name] for name in extra)),
+            findings.at_fault(*(mine[name] for name in extra)),
         )
     ours = case.joiner.management_pif(case.me)
     other = case.pool.management_pif(case.master)
@@ -47,7 +47,7 @@ def nic_names(case: cases.JoinCase) -> check.Problems:
             f"the management of {case.me.name} is on {ours.device}, that of "
             f"the pool on {other.device}",
             remedy,
-            check.at_fault(ours, other),
+            findings.at_fault(ours, other),
         )
 
 
@@ -66,7 +66,7 @@ def mtu(case: cases.JoinCase) -> check.Problems:
                 f"on {case.me.name}: xe network-param-set "
                 f"uuid={network.uuid if network else 'NETWORK'} "
                 f"MTU={other.mtu}",
-                check.at_fault(pif, other),
+                findings.at_fault(pif, other),
             )
 
 
@@ -85,7 +85,7 @@ def vlans(case: cases.JoinCase) -> check.Problems:
             f"which {case.me.name} has not",
             f"cable it, and see on {case.me.name}: "
             f"xe pif-scan host-uuid={case.me.uuid}",
-            check.at_fault(pif, network),
+            findings.at_fault(pif, network),
         )
 
 
@@ -101,11 +101,11 @@ def bonds(case: cases.JoinCase) -> check.Problems:
         )
         if missing:
             yield check.warning(
-                f"the pool bonds {check.listed(missing)}, which "
+                f"the pool bonds {findings.listed(missing)}, which "
                 f"{case.me.name} has not",
                 f"cable it, and see on {case.me.name}: "
                 f"xe pif-scan host-uuid={case.me.uuid}",
-                check.at_fault(bond, name=check.listed(missing)),
+                findings.at_fault(bond, name=findings.listed(missing)),
             )
 
 
@@ -118,7 +118,7 @@ def management_kind(case: cases.JoinCase) -> check.Problems:
             f"the management of {case.me.name} is on {mine.name}, and its "
             f"licence wants it on a NIC",
             f"on {case.me.name}: xe host-management-reconfigure pif-uuid=PIF",
-            check.at_fault(mine),
+            findings.at_fault(mine),
         )
 
 
@@ -132,7 +132,7 @@ def pool_address(case: cases.JoinCase) -> check.Problems:
             f"record; it may still be in its first boot",
             f"wait, or on {case.master.name}: "
             f"xe host-management-reconfigure pif-uuid=PIF",
-            objects=check.at_fault(case.master),
+            objects=findings.at_fault(case.master),
         )
         return
     if asked is not None and asked != case.master.uuid:
@@ -140,7 +140,7 @@ def pool_address(case: cases.JoinCase) -> check.Problems:
             f"at {address} answers another host ({asked}) than the "
             f"coordinator {case.master.name}",
             'correct connection_url of the master in the configuration',
-            objects=check.at_fault(case.master),
+            objects=findings.at_fault(case.master),
         )
         return
     theirs = case.pool.management_pif(case.master)
@@ -149,10 +149,10 @@ def pool_address(case: cases.JoinCase) -> check.Problems:
         yield check.warning(
             f"the record of {case.master.name} says {address}, its "
             f"management interface has "
-            f"{check.listed(_addresses(theirs)) or 'no address'}",
+            f"{findings.listed(_addresses(theirs)) or 'no address'}",
             f"on {case.master.name}: xe host-management-reconfigure "
             f"pif-uuid={theirs.uuid}",
-            check.at_fault(case.master, theirs),
+            findings.at_fault(case.master, theirs),
         )
     if mine is not None and not _same_subnet(mine, address):
         yield check.undecided(

@@ -1,0 +1,76 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""How objects, lists and sizes are named in findings. Pure."""
+
+from __future__ import annotations
+
+import collections.abc
+
+from xenpool_driver import model, objects
+
+_CLASSES: collections.abc.Mapping[type[objects.Record], str] = {
+    objects.Pool: 'pool',
+    objects.Host: 'host',
+    objects.Pif: 'PIF',
+    objects.Network: 'network',
+    objects.Storage: 'SR',
+    objects.Pbd: 'PBD',
+    objects.Vdi: 'VDI',
+    objects.Vbd: 'VBD',
+    objects.Vm: 'VM',
+    objects.SmDriver: 'SM',
+    objects.Certificate: 'Certificate',
+    objects.PoolUpdate: 'pool_update',
+    objects.ClusterHost: 'Cluster_host',
+    objects.Cluster: 'Cluster',
+    objects.SdnController: 'SDN_controller',
+    objects.Bond: 'Bond',
+    objects.Vlan: 'VLAN',
+    objects.Tunnel: 'tunnel',
+    objects.NetworkSriov: 'network_sriov',
+}
+
+
+def at_fault(
+    *records: objects.Record | None, name: str = ''
+) -> tuple[model.ObjectRef, ...]:
+    """Return the records as objects at fault; None is passed over.
+
+    :param name: what to call them, when their own record has no name.
+    """
+    return tuple(
+        model.ObjectRef(
+            _CLASSES.get(type(record), type(record).__name__),
+            record.uuid,
+            _name(record) or name,
+        )
+        for record in records
+        if record is not None
+    )
+
+
+def _name(record: objects.Record) -> str:
+    for field in ('name', 'name_label', 'address', 'tag'):
+        value = getattr(record, field, '')
+        if value:
+            return str(value)
+    return ''
+
+
+def listed(names: collections.abc.Iterable[str], limit: int = 8) -> str:
+    """Return names for a sentence: all of them, or the first and how many."""
+    found = list(names)
+    if len(found) <= limit:
+        return ', '.join(found)
+    return f"{', '.join(found[:limit])} and {len(found) - limit} more"
+
+
+def sized(count: int) -> str:
+    """Return a size in bytes as people write it."""
+    size = float(max(count, 0))
+    for unit in ('B', 'KiB', 'MiB', 'GiB'):
+        if size < 1024:
+            return (
+                f"{size:.0f} {unit}" if unit == 'B' else f"{size:.1f} {unit}"
+            )
+        size /= 1024
+    return f"{size:.1f} TiB"
