@@ -30,12 +30,15 @@ _MAX_ID = 2**31 - 1
 def fetch(
     connection: sa.Connection, condition: sa.ColumnElement[bool]
 ) -> list[records.Aggregate]:
-    """Return the aggregates that meet the condition, by id, unbound."""
+    """Return the aggregates that meet the condition, by id, unbound.
+
+    Three questions are asked: from one snapshot, or of locked rows.
+    """
     rows = connection.execute(sa.select(A).where(condition).order_by(A.c.id))
     found = [_aggregate(row) for row in rows]
     by_id = {aggregate.id: aggregate for aggregate in found}
     hosts = sa.select(H.c.aggregate_id, H.c.host).join(A).where(condition)
-    for ident, host in connection.execute(hosts.order_by(H.c.id)):
+    for ident, host in connection.execute(hosts.order_by(H.c.position)):
         by_id[ident].hosts.append(host)
     pairs = sa.select(P.c.aggregate_id, P.c.key, P.c.value).join(A)
     keyed: dict[int, dict[str, str]] = collections.defaultdict(dict)
@@ -90,6 +93,14 @@ def lock(connection: sa.Connection, uuid: str) -> records.Aggregate:
     return fetch(connection, condition)[0]
 
 
+def exists(connection: sa.Connection, uuid: str) -> bool:
+    """Say whether there is an aggregate, dismissed or not."""
+    return (
+        connection.scalar(sa.select(A.c.id).where(A.c.uuid == uuid))
+        is not None
+    )
+
+
 def insert(
     connection: sa.Connection,
     uuid: str,
@@ -100,14 +111,14 @@ def insert(
     """Insert an aggregate without hosts and metadata.
 
     :param foreign: another service owns it, and the uniqueness of its name.
-    :raises AggregateNameExists: another live aggregate has the name.
+    :raises AggregateNameExists: another aggregate has the name, or the uuid.
     """
     if not foreign:
         _refuse_name(connection, name, uuid)
-    if fetch(connection, A.c.uuid == uuid):
-        raise exceptions.AggregateNameExists(
-            f"there is an aggregate with the uuid {uuid} already"
-        )
+        if exists(connection, uuid):
+            raise exceptions.AggregateNameExists(
+                f"there is an aggregate with the uuid {uuid} already"
+            )
     connection.execute(
         sa.insert(A).values(
             uuid=uuid,
@@ -194,10 +205,11 @@ def _named(ident: str | int) -> sa.ColumnElement[bool]:
 
 
 def _refuse_name(connection: sa.Connection, name: str, uuid: str) -> None:
-    taken = fetch(connection, (A.c.live_name == name) & (A.c.uuid != uuid))
-    if taken:
+    query = sa.select(A.c.uuid).where(A.c.live_name == name)
+    owner = connection.scalar(query.where(A.c.uuid != uuid))
+    if owner is not None:
         raise exceptions.AggregateNameExists(
-            f"there is an aggregate {taken[0]} already"
+            f"there is an aggregate '{name}' ({owner}) already"
         )
 
 
@@ -263,14 +275,23 @@ def _write_hosts(
     if kept and was_pool != is_pool:
         claim = H.c.host if is_pool else sa.null()
         connection.execute(sa.update(H).where(mine).values(pool_host=claim))
-    for host in added:
+    if added:
+        last = connection.scalar(
+            sa.select(sa.func.max(H.c.position)).where(mine)
+        )
         connection.execute(
-            sa.insert(H).values(
-                aggregate_id=old.id,
-                host=host,
-                pool_host=host if is_pool else None,
-                added_at=now,
-            )
+            sa.insert(H),
+            [
+                {
+                    'aggregate_id': old.id,
+                    'host': host,
+                    'position': (last or 0) + added.index(host) + 1,
+                    'pool_host': host if is_pool else None,
+                    'added_at': now,
+                }
+                # Always in one order, so that two do not wait for each other.
+                for host in sorted(added)
+            ],
         )
 
 
@@ -285,7 +306,7 @@ def _refuse_hosts(
         sa.select(H.c.host, A.c.name, A.c.uuid)
         .join(A)
         .where(H.c.pool_host.in_(hosts), H.c.aggregate_id != aggregate_id)
-        .order_by(H.c.id)
+        .order_by(H.c.pool_host)
     )
     row = connection.execute(elsewhere).first()
     if row:

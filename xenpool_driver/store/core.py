@@ -110,19 +110,20 @@ class Store:
         ident = _uuid(uuid)
 
         def work(connection: sa.Connection) -> records.Aggregate:
-            known = aggregates.fetch(
-                connection, schema.AGGREGATES.c.uuid == ident
-            )
-            if not known:
+            if not aggregates.exists(connection, ident):
                 new = aggregates.insert(
                     connection, ident, name, self.clock.time(), foreign=True
                 )
                 changes = records.Changes(metadata, tuple(hosts))
                 return self._apply_first(connection, new, changes)
-            if known[0].name == name or known[0].deleted_at is not None:
-                return known[0]
-            return self._change(
-                connection, ident, None, records.Changes(name=name)
+            known = aggregates.lock(connection, ident)
+            if known.name == name or known.deleted_at is not None:
+                return known
+            return aggregates.apply(
+                connection,
+                known,
+                records.Changes(name=name),
+                self.clock.time(),
             )
 
         return self._bound(self._database.write(work))
@@ -462,14 +463,13 @@ class Store:
         self,
         connection: sa.Connection,
         uuid: str,
-        generation: int | None,
+        generation: int,
         changes: records.Changes,
     ) -> records.Aggregate:
         row = aggregates.lock(connection, uuid)
         if row.deleted_at is not None:
             raise exceptions.AggregateNotFound(f"aggregate {row} is deleted")
-        if generation is not None:
-            aggregates.refuse_stale(row, generation)
+        aggregates.refuse_stale(row, generation)
         return aggregates.apply(connection, row, changes, self.clock.time())
 
     def _bound(self, aggregate: records.Aggregate) -> records.Aggregate:

@@ -41,9 +41,9 @@ _OPTIONS: dict[str, typing.Any] = {
     'mysql_charset': 'utf8mb4',
     # Names and keys differ in case, and no two of them are "equal enough".
     'mysql_collate': 'utf8mb4_bin',
-    # Ids are never used again, not even the highest one.
-    'sqlite_autoincrement': True,
 }
+# Ids are never used again, not even the highest one.
+_NUMBERED = {**_OPTIONS, 'sqlite_autoincrement': True}
 
 AGGREGATES = sa.Table(
     'xenpool_aggregates',
@@ -59,24 +59,24 @@ AGGREGATES = sa.Table(
     sa.Column('deleted_at', SECONDS),
     sa.UniqueConstraint('uuid'),
     sa.UniqueConstraint('live_name'),
-    **_OPTIONS,
+    **_NUMBERED,
 )
 
 HOSTS = sa.Table(
     'xenpool_hosts',
     METADATA,
-    sa.Column('id', sa.Integer, primary_key=True),
     sa.Column(
         'aggregate_id',
         sa.Integer,
         sa.ForeignKey(AGGREGATES.c.id),
-        nullable=False,
+        primary_key=True,
     ),
-    sa.Column('host', LINE, nullable=False),
+    sa.Column('host', LINE, primary_key=True),
+    # The order of addition.
+    sa.Column('position', sa.Integer, nullable=False),
     # The host's name while its aggregate is a pool: one pool for each host.
     sa.Column('pool_host', LINE),
     sa.Column('added_at', SECONDS, nullable=False),
-    sa.UniqueConstraint('aggregate_id', 'host'),
     sa.UniqueConstraint('pool_host'),
     **_OPTIONS,
 )
@@ -92,7 +92,7 @@ PAIRS = sa.Table(
     ),
     sa.Column('key', LINE, primary_key=True),
     sa.Column('value', LINE, nullable=False),
-    **{**_OPTIONS, 'sqlite_autoincrement': False},
+    **_OPTIONS,
 )
 
 OPERATIONS = sa.Table(
@@ -127,7 +127,7 @@ OPERATIONS = sa.Table(
         'ended_at',
     ),
     sa.Index('ix_xenpool_operations_ended_at', 'ended_at'),
-    **_OPTIONS,
+    **_NUMBERED,
 )
 
 PHASES = sa.Table(
@@ -145,5 +145,5 @@ PHASES = sa.Table(
     sa.Column('note', LONG, nullable=False),
     sa.Column('owner', LINE, nullable=False),
     sa.Column('epoch', sa.Integer, nullable=False),
-    **{**_OPTIONS, 'sqlite_autoincrement': False},
+    **_OPTIONS,
 )

@@ -65,22 +65,21 @@ def _aggregates() -> None:
 def _hosts() -> None:
     op.create_table(
         'xenpool_hosts',
-        sa.Column('id', sa.Integer, autoincrement=True, nullable=False),
         sa.Column('aggregate_id', sa.Integer, nullable=False),
         sa.Column('host', LINE, nullable=False),
+        sa.Column('position', sa.Integer, nullable=False),
         sa.Column('pool_host', LINE),
         sa.Column('added_at', SECONDS, nullable=False),
-        sa.PrimaryKeyConstraint('id', name='pk_xenpool_hosts'),
+        sa.PrimaryKeyConstraint(
+            'aggregate_id', 'host', name='pk_xenpool_hosts'
+        ),
         sa.ForeignKeyConstraint(
             ['aggregate_id'],
             ['xenpool_aggregates.id'],
             name='fk_xenpool_hosts_aggregate_id',
         ),
-        sa.UniqueConstraint(
-            'aggregate_id', 'host', name='uq_xenpool_hosts_aggregate_id_host'
-        ),
         sa.UniqueConstraint('pool_host', name='uq_xenpool_hosts_pool_host'),
-        **NUMBERED,
+        **OPTIONS,
     )
 
 
