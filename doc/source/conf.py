@@ -25,7 +25,6 @@ extensions = [
     'sphinx.ext.autodoc',
     'oslo_config.sphinxext',
     'cliff.sphinxext',
-    'reno.sphinxext',
     'tables',
 ]
 exclude_patterns = ['_generated']

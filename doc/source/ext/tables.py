@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import pathlib
 import typing
 
 import docutils.nodes
@@ -12,6 +13,8 @@ import docutils.statemachine
 import sphinx.application
 import sphinx.util.docutils
 import sphinx.util.nodes
+
+TOP = pathlib.Path(__file__).parents[3]
 
 Row = collections.abc.Sequence[str]
 
@@ -32,10 +35,17 @@ def join_checks() -> list[str]:
     return table(
         ('check', "XAPI's rule", 'what must be true'),
         (
-            (f"``{check.name}``", check.rule or '(ours)', check.holds)
+            (f"``{check.name}``", rule(check.rule), check.holds)
             for check in join.CHECKS
         ),
     )
+
+
+def rule(name: str) -> str:
+    """Return the place of a check among XAPI's own, for readers."""
+    if name.startswith('7.1'):
+        return 'ahead of the rules'
+    return name or 'none: ours'
 
 
 def releases() -> list[str]:
@@ -103,11 +113,35 @@ def not_simulated() -> list[str]:
     ]
 
 
+def release_notes() -> list[str]:
+    """Return the release notes; their order needs the history of git."""
+    if not (TOP / '.git').exists():
+        return [
+            'This documentation was built without the history that says '
+            'which note belongs to which release. The notes themselves are '
+            'the files in ``releasenotes/notes``.'
+        ]
+    import reno.config
+    import reno.formatter
+    import reno.loader
+
+    config = reno.config.Config(str(TOP), 'releasenotes')
+    with reno.loader.Loader(config) as loader:
+        text: str = reno.formatter.format_report(
+            loader, config, loader.versions, title=''
+        )
+    # what reno calls a history without a tag
+    return text.replace('\n0.0.0\n=====', '\nUnreleased\n==========').split(
+        '\n'
+    )
+
+
 TABLES: dict[str, typing.Callable[[], list[str]]] = {
     'join-checks': join_checks,
     'releases': releases,
     'faults': faults,
     'not-simulated': not_simulated,
+    'release-notes': release_notes,
 }
 
 
