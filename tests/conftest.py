@@ -26,9 +26,7 @@ hypothesis.settings.load_profile(PROFILE)
 
 
 @pytest.fixture(autouse=True)
-def _own_home(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _own_home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep every test out of the configuration and state of its user."""
     home = tmp_path / 'home'
     monkeypatch.setenv('HOME', str(home))
