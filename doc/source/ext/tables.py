@@ -28,17 +28,45 @@ def table(header: Row, rows: collections.abc.Iterable[Row]) -> list[str]:
     return [*lines, '']
 
 
-def join_checks() -> list[str]:
-    """Return every check before a join, in XAPI's order."""
-    from xenpool_driver.preflight import join
-
+def check_table(
+    header: str, checks: collections.abc.Iterable[typing.Any]
+) -> list[str]:
+    """Return checks in their own order, which is XAPI's."""
     return table(
-        ('check', "XAPI's rule", 'what must be true'),
+        ('check', header, 'what must be true'),
         (
             (f"``{check.name}``", rule(check.rule), check.holds)
-            for check in join.CHECKS
+            for check in checks
         ),
     )
+
+
+def join_checks() -> list[str]:
+    """Return every check before a join."""
+    from xenpool_driver.preflight import join
+
+    return check_table("XAPI's rule", join.CHECKS)
+
+
+def eject_checks() -> list[str]:
+    """Return every check before an eject."""
+    from xenpool_driver.preflight import eject
+
+    return check_table("XAPI's step", eject.CHECKS)
+
+
+def forget_checks() -> list[str]:
+    """Return every check before a dead host's record is destroyed."""
+    from xenpool_driver.preflight import eject
+
+    return check_table("XAPI's step", eject.FORGET_CHECKS)
+
+
+def master_checks() -> list[str]:
+    """Return every check before the master is changed."""
+    from xenpool_driver.preflight import master
+
+    return check_table("XAPI's step", master.CHECKS)
 
 
 def rule(name: str) -> str:
@@ -138,6 +166,9 @@ def release_notes() -> list[str]:
 
 TABLES: dict[str, typing.Callable[[], list[str]]] = {
     'join-checks': join_checks,
+    'eject-checks': eject_checks,
+    'forget-checks': forget_checks,
+    'master-checks': master_checks,
     'releases': releases,
     'faults': faults,
     'not-simulated': not_simulated,
