@@ -91,7 +91,12 @@ def operations(case: MasterCase) -> checks.Problems:
 
 def target_live(case: MasterCase) -> checks.Problems:
     """The new master must answer itself."""
-    if case.pool.is_live(case.host) is False:
+    alive = case.pool.is_live(case.host)
+    if alive is None:
+        yield checks.undecided(
+            f"whether {case.host.name} is alive shows in no record"
+        )
+    elif not alive:
         yield checks.Problem(
             f"{case.host.name} is dead",
             'name a member that lives',

@@ -18,6 +18,7 @@ import queue
 import threading
 import typing
 
+from xenpool_driver import clock as clocks
 from xenpool_driver import model, snapshot
 
 NAMESPACE = 'xenpool.preflight_checks'
@@ -40,10 +41,12 @@ def load(namespace: str = NAMESPACE) -> dict[str, Rule | Exception]:
 
     broken: dict[str, Rule | Exception] = {}
 
-    def failed(_: object, entry_point: typing.Any, error: Exception) -> None:
-        broken[entry_point.name] = error
+    def failed(
+        _: typing.Any, entry_point: typing.Any, error: BaseException
+    ) -> None:
+        broken[entry_point.name] = ImportError(str(error))
 
-    manager = stevedore.extension.ExtensionManager(
+    manager: typing.Any = stevedore.extension.ExtensionManager(
         namespace, on_load_failure_callback=failed
     )
     return {**broken, **{one.name: one.plugin for one in manager}}
@@ -54,20 +57,25 @@ def run(
     joiner: snapshot.PoolSnapshot,
     pool: snapshot.PoolSnapshot,
     timeout: float,
+    clock: clocks.Clock = clocks.SYSTEM,
 ) -> tuple[model.Finding, ...]:
     """Return the findings of all rules, which run side by side.
 
     :param rules: ``{name: rule}``, or the error with which it failed to
         load.
-    :param timeout: seconds that each has.
+    :param timeout: seconds that they have, all together.
+    :param clock: tells when they are over.
     """
+    deadline = clock.monotonic() + timeout
     answers = {
         name: _start(name, rule, joiner, pool) for name, rule in rules.items()
     }
     return tuple(
         finding
         for name, answer in answers.items()
-        for finding in _collect(name, answer, timeout)
+        for finding in _collect(
+            name, answer, timeout, max(0.0, deadline - clock.monotonic())
+        )
     )
 
 
@@ -97,11 +105,11 @@ def _start(
 
 
 def _collect(
-    name: str, answer: queue.Queue[_Result], timeout: float
+    name: str, answer: queue.Queue[_Result], timeout: float, left: float
 ) -> tuple[model.Finding, ...]:
     check = f"site:{name}"
     try:
-        found, error = answer.get(timeout=timeout)
+        found, error = answer.get(timeout=left)
     except queue.Empty:
         return (
             model.Finding(
