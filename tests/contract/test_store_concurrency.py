@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import threading
+import typing
 
 import pytest
 import sqlalchemy
@@ -24,13 +26,15 @@ CHANGING = {pool_states.STATE: pool_states.CHANGING}
 
 
 @pytest.fixture
-def url(database_url):
+def url(database_url: str) -> str:
     """The URL of an empty store on each database in turn."""
     store.migrate(database_url)
     return database_url
 
 
-def alone(row, running):
+def alone(
+    row: store.Aggregate, running: list[store.Operation]
+) -> store.Changes:
     """Admit the first host only, as a set-up is."""
     if row.hosts or running or row.state != pool_states.CREATED:
         raise exceptions.InvalidAggregateActionAdd(
@@ -39,7 +43,9 @@ def alone(row, running):
     return store.Changes(CHANGING, ('xen01',))
 
 
-def _set_up(url, barrier, worker, uuids):
+def _set_up(
+    url: str, barrier: typing.Any, worker: str, uuids: list[str]
+) -> list[str]:
     """Try to be the first on each aggregate; return how it went."""
     went = []
     with store.Store(url) as database:
@@ -53,7 +59,7 @@ def _set_up(url, barrier, worker, uuids):
     return went
 
 
-def test_two_begin_at_once_and_one_is_admitted(url):
+def test_two_begin_at_once_and_one_is_admitted(url: str) -> None:
     with store.Store(url) as database:
         rows = [
             database.create_aggregate(f"pool-{number}", POOL | {'n': 'x'})
@@ -77,7 +83,7 @@ def test_two_begin_at_once_and_one_is_admitted(url):
             assert len(database.phases(operation.uuid)) == 1
 
 
-def _count(url, barrier, uuid, times):
+def _count(url: str, barrier: typing.Any, uuid: str, times: int) -> int:
     """Add one to a counter so many times; return how often it was stale."""
     stale = 0
     with store.Store(url) as database:
@@ -93,7 +99,7 @@ def _count(url, barrier, uuid, times):
     return stale
 
 
-def test_no_update_is_lost_by_four(url):
+def test_no_update_is_lost_by_four(url: str) -> None:
     with store.Store(url) as database:
         row = database.create_aggregate('pool-a', {'n': '0'})
         barrier = store_kit.CHILDREN.Barrier(4)
@@ -102,7 +108,9 @@ def test_no_update_is_lost_by_four(url):
         assert row.metadata == {'n': '200'}
 
 
-def _claim(url, barrier, names, hosts):
+def _claim(
+    url: str, barrier: typing.Any, names: list[str], hosts: tuple[str, ...]
+) -> list[str]:
     """Add the hosts to each aggregate in turn; return how it went."""
     went = []
     with store.Store(url) as database:
@@ -129,7 +137,7 @@ def _claim(url, barrier, names, hosts):
     return went
 
 
-def test_one_of_two_pools_gets_the_host(url):
+def test_one_of_two_pools_gets_the_host(url: str) -> None:
     """Also where the two take two hosts in opposite order: no deadlock."""
     with store.Store(url) as database:
         for name in ('a', 'b'):
@@ -144,7 +152,7 @@ def test_one_of_two_pools_gets_the_host(url):
             assert sorted(pair) == ['AggregateHostExists', 'done']
 
 
-def _create(url, barrier, names):
+def _create(url: str, barrier: typing.Any, names: list[str]) -> list[str]:
     """Create the aggregates; return how it went."""
     went = []
     with store.Store(url) as database:
@@ -155,7 +163,7 @@ def _create(url, barrier, names):
     return went
 
 
-def test_one_of_two_gets_the_name(url):
+def test_one_of_two_gets_the_name(url: str) -> None:
     barrier = store_kit.CHILDREN.Barrier(2)
     names = [f"pool-{number}" for number in range(20)]
     one, two = store_kit.run(
@@ -167,14 +175,14 @@ def test_one_of_two_gets_the_name(url):
         assert [row.name for row in database.list_aggregates()] == names
 
 
-def _track(url, barrier, uuids):
+def _track(url: str, barrier: typing.Any, uuids: list[str]) -> None:
     with store.Store(url) as database:
         for uuid in uuids:
             barrier.wait(store_kit.PATIENCE)
             database.track_aggregate(uuid, f"name-{uuid}", POOL, [uuid])
 
 
-def test_two_track_the_same(url):
+def test_two_track_the_same(url: str) -> None:
     barrier = store_kit.CHILDREN.Barrier(2)
     uuids = [f"u{number}" for number in range(20)]
     store_kit.run(_track, (url, barrier, uuids), (url, barrier, uuids))
@@ -182,18 +190,18 @@ def test_two_track_the_same(url):
         assert [row.uuid for row in database.list_aggregates()] == uuids
 
 
-def _take(url, barrier, uuids, owner):
+def _take(
+    url: str, barrier: typing.Any, uuids: list[str], owner: str
+) -> list[str]:
     went = []
     with store.Store(url, clock=store_kit.Clock(1e9)) as database:
         for uuid in uuids:
             barrier.wait(store_kit.PATIENCE)
-            went.append(
-                store_kit.outcome(database.take_over, uuid, owner, 60)
-            )
+            went.append(store_kit.outcome(database.take_over, uuid, owner, 60))
     return went
 
 
-def test_one_of_two_takes_a_dead_operation_over(url):
+def test_one_of_two_takes_a_dead_operation_over(url: str) -> None:
     with store.Store(url, clock=store_kit.Clock(0.0)) as database:
         row = database.create_aggregate('pool-a')
         uuids = [store_kit.begin(database, row).uuid for _ in range(20)]
@@ -208,7 +216,7 @@ def test_one_of_two_takes_a_dead_operation_over(url):
             assert taken.owner == ('one' if pair[0] == 'done' else 'two')
 
 
-def _die(url, act, when):
+def _die(url: str, act: str, when: str) -> None:
     """Be killed in the middle of a write."""
     with store.Store(url) as database:
         if when == 'before commit':
@@ -228,16 +236,21 @@ def _die(url, act, when):
             row.update_metadata({'a': None, 'b': 'changed', 'c': 'new'})
 
 
-def _kill(*arguments):
+def _kill(*arguments: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _admit(row, running):
+def _admit(
+    row: store.Aggregate, running: list[store.Operation]
+) -> store.Changes:
     return store.Changes({'a': None, 'c': 'new'}, ('xen02',), ('xen01',))
 
 
-def _admit_and_die(row, running):
+def _admit_and_die(
+    row: store.Aggregate, running: list[store.Operation]
+) -> store.Changes:
     _kill()
+    return store.Changes()
 
 
 @pytest.mark.parametrize(
@@ -249,7 +262,9 @@ def _admit_and_die(row, running):
         ('update', 'before commit'),
     ],
 )
-def test_killed_in_the_middle_leaves_nothing_half_written(url, act, when):
+def test_killed_in_the_middle_leaves_nothing_half_written(
+    url: str, act: str, when: str
+) -> None:
     with store.Store(url) as database:
         row = database.create_aggregate('pool-a', {'a': '1', 'b': '2'})
         store_kit.begin(
@@ -267,7 +282,7 @@ def test_killed_in_the_middle_leaves_nothing_half_written(url, act, when):
         store_kit.begin(database, database.get_aggregate('pool-a'))
 
 
-def _vanish(url, uuid):
+def _vanish(url: str, uuid: str) -> None:
     """Begin, announce a phase, and be killed."""
     with store.Store(url, clock=store_kit.Clock(100.0)) as database:
         row = database.get_aggregate(uuid)
@@ -280,7 +295,7 @@ def _vanish(url, uuid):
         _kill()
 
 
-def test_operation_of_a_killed_worker_is_settled_by_the_next(url):
+def test_operation_of_a_killed_worker_is_settled_by_the_next(url: str) -> None:
     clock = store_kit.Clock(159.0)
     with store.Store(url, clock=clock) as database:
         row = database.create_aggregate('pool-a', POOL)
@@ -300,11 +315,11 @@ def test_operation_of_a_killed_worker_is_settled_by_the_next(url):
         assert database.running_operations() == []
 
 
-def test_threads_share_a_store(url):
+def test_threads_share_a_store(url: str) -> None:
     """More of them than the pool keeps connections."""
-    failed = []
+    failed: list[BaseException] = []
 
-    def work(number):
+    def work(number: int) -> None:
         try:
             for _ in range(5):
                 operation = store_kit.begin(
@@ -330,13 +345,13 @@ def test_threads_share_a_store(url):
         assert database.running_operations() == []
 
 
-def test_reader_sees_one_moment(url):
+def test_reader_sees_one_moment(url: str) -> None:
     """A read is of one generation, also while others write."""
     with store.Store(url) as database, store.Store(url) as other:
         row = database.create_aggregate('pool-a', {'n': '1'})
         reads = []
 
-        def look(connection):
+        def look(connection: sqlalchemy.Connection) -> None:
             select = sqlalchemy.text(
                 'SELECT generation FROM xenpool_aggregates'
             )
@@ -349,13 +364,15 @@ def test_reader_sees_one_moment(url):
         assert reads == [row.generation] * 2
 
 
-def test_writer_reads_what_the_lock_guards(url):
+def test_writer_reads_what_the_lock_guards(url: str) -> None:
     """Whoever waited for a lock sees what its last holder wrote, and not
     what was there when its own transaction began."""
     met = threading.Event()
     done = threading.Event()
 
-    def slow(row, running):
+    def slow(
+        row: store.Aggregate, running: list[store.Operation]
+    ) -> store.Changes:
         met.set()
         assert done.wait(store_kit.PATIENCE)
         return store.Changes({'n': 'one'})
@@ -369,7 +386,9 @@ def test_writer_reads_what_the_lock_guards(url):
         assert met.wait(store_kit.PATIENCE)
         seen = []
 
-        def look(row, running):
+        def look(
+            row: store.Aggregate, running: list[store.Operation]
+        ) -> store.Changes:
             seen.append((row.metadata['n'], len(running)))
             return store.Changes({'n': 'two'})
 
@@ -383,17 +402,19 @@ def test_writer_reads_what_the_lock_guards(url):
         assert seen == [('one', 1)]
 
 
-def test_lock_that_is_never_released_is_one_clear_line(url):
+def test_lock_that_is_never_released_is_one_clear_line(url: str) -> None:
     with store.Store(url) as database, store.Store(url, 0.2) as impatient:
         row = database.create_aggregate('pool-a')
 
-        def hold(held, running):
+        def hold(
+            held: store.Aggregate, running: list[store.Operation]
+        ) -> store.Changes:
             with pytest.raises(exceptions.StoreError) as caught:
                 store_kit.begin(impatient, row)
             said.append(str(caught.value))
             return store.Changes()
 
-        said = []
+        said: list[str] = []
         store_kit.begin(database, row, hold)
         (line,) = said
         assert line.startswith('database ')
@@ -402,12 +423,14 @@ def test_lock_that_is_never_released_is_one_clear_line(url):
         assert len(database.running_operations()) == 1
 
 
-def test_transient_errors_begin_the_transaction_anew(url):
+def test_transient_errors_begin_the_transaction_anew(url: str) -> None:
     with store.Store(url, clock=store_kit.Clock()) as database:
         row = database.create_aggregate('pool-a')
         tries = []
 
-        def admit(row, running):
+        def admit(
+            row: store.Aggregate, running: list[store.Operation]
+        ) -> store.Changes:
             tries.append(row)
             if len(tries) < 3:
                 raise _deadlock(url)
@@ -418,7 +441,9 @@ def test_transient_errors_begin_the_transaction_anew(url):
         assert len(database.running_operations()) == 1
         always = []
 
-        def never(row, running):
+        def never(
+            row: store.Aggregate, running: list[store.Operation]
+        ) -> store.Changes:
             always.append(row)
             raise _deadlock(url)
 
@@ -427,19 +452,17 @@ def test_transient_errors_begin_the_transaction_anew(url):
         assert len(always) == engine.ATTEMPTS
 
 
-def _deadlock(url):
+def _deadlock(url: str) -> Exception:
     """Return the error that each driver raises for a deadlock."""
+    cause: Exception
     if url.startswith('sqlite'):
-        import sqlite3
-
-        cause = sqlite3.OperationalError('database is locked')
-        cause.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        locked = sqlite3.OperationalError('database is locked')
+        locked.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        cause = locked
     elif url.startswith('postgresql'):
-        import psycopg.errors
-
-        cause = psycopg.errors.DeadlockDetected('deadlock detected')
+        errors = pytest.importorskip('psycopg.errors')
+        cause = errors.DeadlockDetected('deadlock detected')
     else:
-        import pymysql.err
-
-        cause = pymysql.err.OperationalError(1213, 'Deadlock found')
+        errors = pytest.importorskip('pymysql.err')
+        cause = errors.OperationalError(1213, 'Deadlock found')
     return sqlalchemy.exc.OperationalError('INSERT', {}, cause)

@@ -19,7 +19,6 @@ from tests.contract.store_kit import POOL
 from xenpool_driver import exceptions, pool_states, store
 from xenpool_driver.store import schema
 
-
 WRONG_NAMES: list[tuple[typing.Any, str]] = [
     ('', 'is empty'),
     ('x' * 256, '256 characters; at most 255'),
@@ -82,7 +81,7 @@ def database(
 
 
 class TestCreate:
-    def test_is_found_by_uuid_id_and_name(self, database):
+    def test_is_found_by_uuid_id_and_name(self, database: store.Store) -> None:
         made = database.create_aggregate('pool-a', {'b': '2', 'a': '1'})
         assert made.hosts == []
         assert list(made.metadata.items()) == [('a', '1'), ('b', '2')]
@@ -93,7 +92,7 @@ class TestCreate:
         assert database.get_aggregate('pool-a') == made
         assert database.list_aggregates() == [made]
 
-    def test_keeps_a_given_uuid(self, database):
+    def test_keeps_a_given_uuid(self, database: store.Store) -> None:
         uuid = 'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'
         made = database.create_aggregate('pool-a', uuid=uuid)
         assert made.uuid == uuid.lower()
@@ -101,7 +100,9 @@ class TestCreate:
         with pytest.raises(exceptions.AggregateNameExists, match='uuid'):
             database.create_aggregate('pool-b', uuid=uuid)
 
-    def test_name_is_taken_while_its_owner_lives(self, database):
+    def test_name_is_taken_while_its_owner_lives(
+        self, database: store.Store
+    ) -> None:
         first = database.create_aggregate('pool-a')
         with pytest.raises(
             exceptions.AggregateNameExists, match=f"pool-a.*{first.uuid}"
@@ -116,8 +117,18 @@ class TestCreate:
         assert database.get_aggregate('pool-a') == second
         assert database.get_aggregate('pool-a', dismissed=True) == second
 
-    def test_names_that_differ_in_little_are_different(self, database):
-        names = ['pool', 'Pool', 'pöol', 'ｐool', '池🐘', '漢' * 255, '🐘' * 255]
+    def test_names_that_differ_in_little_are_different(
+        self, database: store.Store
+    ) -> None:
+        names = [
+            'pool',
+            'Pool',
+            'pöol',
+            'ｐool',
+            '池🐘',
+            '漢' * 255,
+            '🐘' * 255,
+        ]
         made = [database.create_aggregate(name) for name in names]
         assert [a.name for a in database.list_aggregates()] == names
         for aggregate in made:
@@ -126,7 +137,9 @@ class TestCreate:
         made[0].update_metadata(metadata)
         assert database.get_aggregate(made[0].uuid).metadata == metadata
 
-    def test_wrong_name_is_refused(self, database, database_url):
+    def test_wrong_name_is_refused(
+        self, database: store.Store, database_url: str
+    ) -> None:
         made = database.create_aggregate('pool-a')
         before = store_kit.dump(database_url)
         for name, message in WRONG_NAMES:
@@ -137,8 +150,8 @@ class TestCreate:
         assert store_kit.dump(database_url) == before
 
     def test_wrong_text_is_refused_before_anything_is_written(
-        self, database, database_url
-    ):
+        self, database: store.Store, database_url: str
+    ) -> None:
         made = database.create_aggregate('pool-a', {'first': '1'})
         before = store_kit.dump(database_url)
         for changes, message in WRONG_CHANGES:
@@ -151,13 +164,15 @@ class TestCreate:
 
 
 class TestFind:
-    def test_unknown_is_named(self, database):
+    def test_unknown_is_named(self, database: store.Store) -> None:
         for ident in UNKNOWN:
             with pytest.raises(exceptions.AggregateNotFound) as caught:
                 database.get_aggregate(ident)
             assert f"'{ident}'" in str(caught.value)
 
-    def test_names_of_foreign_aggregates_may_be_ambiguous(self, database):
+    def test_names_of_foreign_aggregates_may_be_ambiguous(
+        self, database: store.Store
+    ) -> None:
         ours = database.create_aggregate('pool-a')
         theirs = database.track_aggregate('their-uuid', 'pool-a', {}, [])
         number = database.track_aggregate('other', str(ours.id), {}, [])
@@ -170,7 +185,7 @@ class TestFind:
         assert database.get_aggregate(ours.id) == ours
         assert database.get_aggregate(number.uuid) == number
 
-    def test_of_host(self, database):
+    def test_of_host(self, database: store.Store) -> None:
         pool = database.create_aggregate('pool-a', POOL)
         plain = database.create_aggregate('zone-b')
         add = store.Changes(add_hosts=('xen01',))
@@ -182,7 +197,9 @@ class TestFind:
 
 
 class TestWrite:
-    def test_merges_and_deletes_and_refreshes(self, database):
+    def test_merges_and_deletes_and_refreshes(
+        self, database: store.Store
+    ) -> None:
         mine = database.create_aggregate('pool-a', {'a': '1', 'b': '2'})
         mine.update_metadata({'a': None, 'b': '3', 'c': '4', 'absent': None})
         assert mine.metadata == {'b': '3', 'c': '4'}
@@ -190,7 +207,9 @@ class TestWrite:
         mine.update_metadata({'c': '5'})
         assert database.get_aggregate('pool-a') == mine
 
-    def test_stale_copy_is_refused_naming_both_generations(self, database):
+    def test_stale_copy_is_refused_naming_both_generations(
+        self, database: store.Store
+    ) -> None:
         mine = database.create_aggregate('pool-a')
         stale = copy.deepcopy(mine)
         mine.update_metadata({'a': '1'})
@@ -208,7 +227,7 @@ class TestWrite:
         assert stale == mine
         stale.update_metadata({'a': '2'})
 
-    def test_rename(self, database):
+    def test_rename(self, database: store.Store) -> None:
         one = database.create_aggregate('one')
         two = database.create_aggregate('two')
         with pytest.raises(exceptions.AggregateNameExists, match="'two'"):
@@ -218,7 +237,9 @@ class TestWrite:
         assert database.rename(two.uuid, two.generation, 'one').name == 'one'
         assert database.get_aggregate('three') == one
 
-    def test_hosts_keep_the_order_of_addition(self, database):
+    def test_hosts_keep_the_order_of_addition(
+        self, database: store.Store
+    ) -> None:
         row = database.create_aggregate('pool-a', POOL)
         for changes, hosts in (
             (store.Changes(add_hosts=('c', 'a')), ['c', 'a']),
@@ -231,7 +252,9 @@ class TestWrite:
             assert row.hosts == hosts
             assert database.get_aggregate(row.uuid) == row
 
-    def test_host_is_in_one_pool_at_most(self, database, database_url):
+    def test_host_is_in_one_pool_at_most(
+        self, database: store.Store, database_url: str
+    ) -> None:
         first = database.create_aggregate('pool-a', POOL)
         second = database.create_aggregate('pool-b', POOL)
         plain = database.create_aggregate('zone-c')
@@ -257,7 +280,9 @@ class TestWrite:
             first.update_metadata(POOL)
         assert database.aggregate_of_host('xen01') == plain
 
-    def test_dismissed_keeps_its_row_and_its_history(self, database, clock):
+    def test_dismissed_keeps_its_row_and_its_history(
+        self, database: store.Store, clock: store_kit.Clock
+    ) -> None:
         row = database.create_aggregate('pool-a', POOL | {'k': 'v'})
         operation = store_kit.begin(
             database,
@@ -292,7 +317,9 @@ class TestWrite:
             with pytest.raises(exceptions.AggregateNotFound, match='deleted'):
                 database.get_aggregate(ident)
 
-    def test_dismissed_changes_no_more(self, database, database_url):
+    def test_dismissed_changes_no_more(
+        self, database: store.Store, database_url: str
+    ) -> None:
         row = database.create_aggregate('pool-a')
         gone = database.change(row.uuid, 1, store.Changes(dismiss=True))
         before = store_kit.dump(database_url)
@@ -307,7 +334,9 @@ class TestWrite:
 
 
 class TestTrack:
-    def test_ours_is_the_truth_but_for_the_name(self, database):
+    def test_ours_is_the_truth_but_for_the_name(
+        self, database: store.Store
+    ) -> None:
         first = database.track_aggregate('u', '2024', POOL, ['xen01', 'a'])
         assert (first.name, first.hosts) == ('2024', ['xen01', 'a'])
         assert first.tracked
@@ -319,7 +348,9 @@ class TestTrack:
         assert renamed.metadata == first.metadata
         assert renamed.hosts == first.hosts
 
-    def test_their_names_are_unique_to_nobody(self, database):
+    def test_their_names_are_unique_to_nobody(
+        self, database: store.Store
+    ) -> None:
         database.create_aggregate('pool-a')
         one = database.track_aggregate('u1', 'pool-a', {}, [])
         two = database.track_aggregate('u2', 'pool-a', {}, [])
@@ -327,20 +358,20 @@ class TestTrack:
         database.track_aggregate('u2', 'pool-b', {}, [])
         database.create_aggregate('pool-b')
 
-    def test_dismissed_stays_dismissed(self, database):
+    def test_dismissed_stays_dismissed(self, database: store.Store) -> None:
         row = database.track_aggregate('u', 'pool-a', POOL, [])
         gone = database.change(
             'u', row.generation, store.Changes(dismiss=True)
         )
         assert database.track_aggregate('u', 'new', POOL, ['x']) == gone
 
-    def test_wrong_uuid_is_refused(self, database):
+    def test_wrong_uuid_is_refused(self, database: store.Store) -> None:
         with pytest.raises(exceptions.InvalidText, match='aggregate uuid'):
             database.track_aggregate('u' * 37, 'pool-a', {}, [])
 
 
 class TestCopies:
-    def test_log_and_copy_and_pickle(self, database):
+    def test_log_and_copy_and_pickle(self, database: store.Store) -> None:
         row = database.create_aggregate('pool-a', {'a': '1'})
         assert '_store' not in repr(row)
         assert 'Store' not in repr(row)
@@ -352,7 +383,7 @@ class TestCopies:
         with pytest.raises(exceptions.StoreError, match='without a store'):
             unbound.refresh()
 
-    def test_deep_copy_is_deep(self, database):
+    def test_deep_copy_is_deep(self, database: store.Store) -> None:
         row = database.create_aggregate('pool-a', {'a': '1'})
         other = copy.deepcopy(row)
         other.hosts.append('x')
@@ -361,7 +392,9 @@ class TestCopies:
 
 
 class TestSchema:
-    def test_is_what_the_code_reads(self, database, database_url):
+    def test_is_what_the_code_reads(
+        self, database: store.Store, database_url: str
+    ) -> None:
         engine = sqlalchemy.create_engine(database_url)
         with engine.connect() as connection:
             context = alembic.migration.MigrationContext.configure(
@@ -377,7 +410,7 @@ class TestSchema:
         engine.dispose()
         assert differences == []
 
-    def test_only_sqlite_is_upgraded_unasked(self, database_url):
+    def test_only_sqlite_is_upgraded_unasked(self, database_url: str) -> None:
         assert store.version(database_url) == (None, schema.REVISION)
         if database_url.startswith('sqlite'):
             store.Store(database_url).close()
@@ -393,7 +426,9 @@ class TestSchema:
         assert store.version(database_url) == current
         assert store.migrate(database_url) == current
 
-    def test_newer_than_the_code_is_refused(self, database, database_url):
+    def test_newer_than_the_code_is_refused(
+        self, database: store.Store, database_url: str
+    ) -> None:
         made = database.create_aggregate('pool-a')
         _set_revision(database_url, '9999')
         before = store_kit.dump(database_url)
@@ -408,7 +443,9 @@ class TestSchema:
         with store.Store(database_url) as again:
             assert again.get_aggregate('pool-a') == made
 
-    def test_upgrade_goes_on_where_a_dead_one_stopped(self, database_url):
+    def test_upgrade_goes_on_where_a_dead_one_stopped(
+        self, database_url: str
+    ) -> None:
         """MariaDB commits each table by itself."""
         store.migrate(database_url)
         engine = sqlalchemy.create_engine(database_url)
@@ -425,7 +462,7 @@ class TestSchema:
             row = opened.create_aggregate('pool-a')
             assert len(opened.phases(store_kit.begin(opened, row).uuid)) == 1
 
-    def test_two_upgrades_at_once(self, database_url):
+    def test_two_upgrades_at_once(self, database_url: str) -> None:
         results = store_kit.run(
             store.migrate, (database_url,), (database_url,)
         )

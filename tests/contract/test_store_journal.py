@@ -16,13 +16,15 @@ ACTIVE = {pool_states.STATE: pool_states.ACTIVE}
 
 
 @pytest.fixture
-def clock():
+def clock() -> store_kit.Clock:
     """The store's clock; it stands still."""
     return store_kit.Clock()
 
 
 @pytest.fixture
-def database(database_url, clock) -> collections.abc.Iterator[store.Store]:
+def database(
+    database_url: str, clock: store_kit.Clock
+) -> collections.abc.Iterator[store.Store]:
     """An empty store on each database in turn."""
     store.migrate(database_url)
     with store.Store(database_url, clock=clock) as opened:
@@ -30,13 +32,18 @@ def database(database_url, clock) -> collections.abc.Iterator[store.Store]:
 
 
 @pytest.fixture
-def row(database):
+def row(database: store.Store) -> store.Aggregate:
     """A pool aggregate."""
     return database.create_aggregate('pool-a', POOL)
 
 
 class TestBegin:
-    def test_writes_all_at_once(self, database, row, clock):
+    def test_writes_all_at_once(
+        self,
+        database: store.Store,
+        row: store.Aggregate,
+        clock: store_kit.Clock,
+    ) -> None:
         operation, after = database.begin(
             row.uuid,
             'set-up',
@@ -70,15 +77,21 @@ class TestBegin:
             store.Phase(1, 'begun', clock.now, '', 'worker-1', 1)
         ]
 
-    def test_without_changes_moves_the_generation(self, database, row):
+    def test_without_changes_moves_the_generation(
+        self, database: store.Store, row: store.Aggregate
+    ) -> None:
         store_kit.begin(database, row, host=None, details=None)
         with pytest.raises(exceptions.StaleAggregate):
             row.update_metadata({'a': '1'})
 
-    def test_refused_writes_nothing(self, database, database_url, row):
+    def test_refused_writes_nothing(
+        self, database: store.Store, database_url: str, row: store.Aggregate
+    ) -> None:
         before = store_kit.dump(database_url)
 
-        def refuse(row, running):
+        def refuse(
+            row: store.Aggregate, running: list[store.Operation]
+        ) -> store.Changes:
             raise exceptions.InvalidAggregateActionAdd(row.name, 'no')
 
         with pytest.raises(exceptions.InvalidAggregateActionAdd):
@@ -108,12 +121,17 @@ class TestBegin:
             )
         assert store_kit.dump(database_url) == before
 
-    def test_unknown_aggregate(self, database):
+    def test_unknown_aggregate(self, database: store.Store) -> None:
         nobody = store.Aggregate(1, 'gone', 'x', [], {}, 1, 0.0)
         with pytest.raises(exceptions.AggregateNotFound, match='gone'):
             store_kit.begin(database, nobody)
 
-    def test_admit_sees_what_runs_here(self, database, row, clock):
+    def test_admit_sees_what_runs_here(
+        self,
+        database: store.Store,
+        row: store.Aggregate,
+        clock: store_kit.Clock,
+    ) -> None:
         other = database.create_aggregate('pool-b')
         first = store_kit.begin(database, row)
         second = store_kit.begin(database, row, host='xen02')
@@ -122,7 +140,9 @@ class TestBegin:
         clock.now += 1000  # expired ones run as long as nobody settled them
         seen = []
 
-        def admit(row, running):
+        def admit(
+            row: store.Aggregate, running: list[store.Operation]
+        ) -> store.Changes:
             seen.append((row, running))
             return store.Changes()
 
@@ -133,14 +153,18 @@ class TestBegin:
         assert database.running_operations(row.uuid) == [*running, third]
         assert len(database.running_operations()) == 4
 
-    def test_admit_judges_a_dismissed_aggregate(self, database, row):
+    def test_admit_judges_a_dismissed_aggregate(
+        self, database: store.Store, row: store.Aggregate
+    ) -> None:
         database.change(
             row.uuid,
             row.generation,
             store.Changes({pool_states.STATE: 'dismissed'}, dismiss=True),
         )
 
-        def admit(row, running):
+        def admit(
+            row: store.Aggregate, running: list[store.Operation]
+        ) -> store.Changes:
             reason = pool_states.refusal(row.state, pool_states.ADD)
             raise exceptions.InvalidAggregateActionAdd(row.name, str(reason))
 
@@ -151,7 +175,12 @@ class TestBegin:
 
 
 class TestPhase:
-    def test_tells_the_story(self, database, row, clock):
+    def test_tells_the_story(
+        self,
+        database: store.Store,
+        row: store.Aggregate,
+        clock: store_kit.Clock,
+    ) -> None:
         operation = store_kit.begin(database, row, details={'a': 1, 'b': 1})
         clock.now += 10
         joined = database.phase(operation, 'join', 'to 10.0.0.1', {'b': 2})
@@ -178,8 +207,8 @@ class TestPhase:
         assert notes == ['', 'to 10.0.0.1', '', 'never came back']
 
     def test_words_of_others_are_stored_whatever_they_are(
-        self, database, row
-    ):
+        self, database: store.Store, row: store.Aggregate
+    ) -> None:
         operation = store_kit.begin(database, row)
         words = 'NUL \0, half a pair \udc80, 🐘, ' + 'long ' * 20_000
         stored = words.replace('\0', '\N{REPLACEMENT CHARACTER}').replace(
@@ -197,13 +226,20 @@ class TestPhase:
             stored,
         ]
 
-    def test_wrong_phase_is_refused(self, database, row):
+    def test_wrong_phase_is_refused(
+        self, database: store.Store, row: store.Aggregate
+    ) -> None:
         operation = store_kit.begin(database, row)
         with pytest.raises(exceptions.InvalidText, match='phase'):
             database.phase(operation, 'p' * 256)
         assert database.get_operation(operation.uuid) == operation
 
-    def test_renew(self, database, row, clock):
+    def test_renew(
+        self,
+        database: store.Store,
+        row: store.Aggregate,
+        clock: store_kit.Clock,
+    ) -> None:
         operation = store_kit.begin(database, row)
         clock.now += 50
         renewed = database.renew(operation, 30)
@@ -213,7 +249,12 @@ class TestPhase:
 
 
 class TestFinish:
-    def test_writes_all_at_once(self, database, row, clock):
+    def test_writes_all_at_once(
+        self,
+        database: store.Store,
+        row: store.Aggregate,
+        clock: store_kit.Clock,
+    ) -> None:
         operation = store_kit.begin(
             database,
             row,
@@ -222,7 +263,7 @@ class TestFinish:
         clock.now += 23
         seen = []
 
-        def settle(row):
+        def settle(row: store.Aggregate) -> store.Changes:
             seen.append(row.state)
             return store.Changes({**ACTIVE, 'xen01': 'uuid-1'})
 
@@ -237,7 +278,9 @@ class TestFinish:
         assert database.running_operations() == []
         after.update_metadata({'bound': 'yes'})
 
-    def test_without_changes_leaves_the_generation(self, database, row):
+    def test_without_changes_leaves_the_generation(
+        self, database: store.Store, row: store.Aggregate
+    ) -> None:
         operation = store_kit.begin(database, row)
         before = database.get_aggregate(row.uuid)
         assert database.finish(operation, 'refused', 'because') == before
@@ -246,12 +289,12 @@ class TestFinish:
         ) == database.get_aggregate(row.uuid)
 
     def test_settle_that_raises_writes_nothing(
-        self, database, database_url, row
-    ):
+        self, database: store.Store, database_url: str, row: store.Aggregate
+    ) -> None:
         operation = store_kit.begin(database, row)
         before = store_kit.dump(database_url)
 
-        def settle(row):
+        def settle(row: store.Aggregate) -> store.Changes:
             raise pool_states.IllegalTransition('active', 'deleted')
 
         with pytest.raises(pool_states.IllegalTransition):
@@ -263,7 +306,9 @@ class TestFinish:
         assert store_kit.dump(database_url) == before
         database.finish(operation, 'failed')
 
-    def test_ended_stays_ended(self, database, database_url, row):
+    def test_ended_stays_ended(
+        self, database: store.Store, database_url: str, row: store.Aggregate
+    ) -> None:
         operation = store_kit.begin(database, row)
         database.finish(operation, 'succeeded')
         before = store_kit.dump(database_url)
@@ -281,7 +326,12 @@ class TestFinish:
 
 
 class TestTakeOver:
-    def test_only_after_the_lease_has_run_out(self, database, row, clock):
+    def test_only_after_the_lease_has_run_out(
+        self,
+        database: store.Store,
+        row: store.Aggregate,
+        clock: store_kit.Clock,
+    ) -> None:
         operation = store_kit.begin(database, row)
         clock.now += 40
         assert database.expired_operations() == []
@@ -299,8 +349,12 @@ class TestTakeOver:
         assert database.expired_operations() == []
 
     def test_former_owner_can_no_longer_write(
-        self, database, database_url, row, clock
-    ):
+        self,
+        database: store.Store,
+        database_url: str,
+        row: store.Aggregate,
+        clock: store_kit.Clock,
+    ) -> None:
         operation = store_kit.begin(database, row)
         operation = database.phase(operation, 'join')
         clock.now += 60
@@ -333,25 +387,30 @@ class TestTakeOver:
         ]
 
     def test_slow_owner_writes_as_long_as_nobody_took_over(
-        self, database, row, clock
-    ):
+        self,
+        database: store.Store,
+        row: store.Aggregate,
+        clock: store_kit.Clock,
+    ) -> None:
         operation = store_kit.begin(database, row)
         clock.now += 600
         operation = database.phase(operation, 'join')
         assert not operation.expired(clock.now)
 
-    def test_force(self, database, row):
+    def test_force(self, database: store.Store, row: store.Aggregate) -> None:
         operation = store_kit.begin(database, row)
         taken = database.take_over(operation.uuid, 'w', 60, force=True)
         assert taken.epoch == 2
 
-    def test_unknown(self, database):
+    def test_unknown(self, database: store.Store) -> None:
         with pytest.raises(exceptions.OperationNotFound, match="'gone'"):
             database.take_over('gone', 'w', 60)
 
 
 class TestLook:
-    def test_newest_first(self, database, row):
+    def test_newest_first(
+        self, database: store.Store, row: store.Aggregate
+    ) -> None:
         other = database.create_aggregate('pool-b')
         made = [store_kit.begin(database, row) for _ in range(5)]
         store_kit.begin(database, other)
@@ -359,7 +418,9 @@ class TestLook:
         assert listed == made[:1:-1]
         assert len(database.list_operations()) == 6
 
-    def test_by_the_beginning_of_the_uuid(self, database, row):
+    def test_by_the_beginning_of_the_uuid(
+        self, database: store.Store, row: store.Aggregate
+    ) -> None:
         made = [store_kit.begin(database, row) for _ in range(17)]
         one = made[0]
         assert database.get_operation(one.uuid.upper()) == one
@@ -377,5 +438,5 @@ class TestLook:
             ):
                 database.get_operation(wrong)
 
-    def test_story_of_nothing(self, database):
+    def test_story_of_nothing(self, database: store.Store) -> None:
         assert database.phases('gone') == []

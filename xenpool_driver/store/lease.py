@@ -20,7 +20,9 @@ PARTS = 3
 class Renewer(typing.Protocol):
     """What a keeper needs of the store."""
 
-    clock: clocks.Clock
+    @property
+    def clock(self) -> clocks.Clock:
+        """Tells how long the lease holds."""
 
     def renew(
         self, operation: records.Operation, lease: float
@@ -139,5 +141,10 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         pause: float | None = self._lease / PARTS
-        while pause is not None and not self._stop.wait(pause):
-            pause = self.beat()
+        try:
+            while pause is not None and not self._stop.wait(pause):
+                pause = self.beat()
+        except Exception as error:
+            # A keeper that died in silence would let its worker go on alone.
+            LOG.exception('The keeper of %s broke', self._operation.uuid)
+            self._give_up(f"the lease can no longer be renewed: {error!r}")

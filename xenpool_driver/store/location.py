@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import urllib.parse
 
 import sqlalchemy as sa
 import sqlalchemy.exc
@@ -83,11 +84,7 @@ def shown(url: sa.URL) -> str:
 
 def secrets(url: sa.URL) -> list[str]:
     """Return every text that must not be repeated, longest first."""
-    found = {url.password or ''}
-    if url.password:
-        # As it is written in the URL, where it differs.
-        whole = url.render_as_string(hide_password=False)
-        found.add(whole.split('@')[0].rpartition(':')[2])
+    found = {url.password or '', urllib.parse.quote(url.password or '', '')}
     for key, given in url.query.items():
         if 'pass' in key.lower():
             found.update([given] if isinstance(given, str) else given)
