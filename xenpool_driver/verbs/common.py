@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections.abc
+import concurrent.futures
 import typing
 
 from oslo_log import log
@@ -90,6 +91,47 @@ def storage_plugged(master: client.Client, record: client.Member) -> bool:
         }
 
     return attached(pool.master) <= attached(record.ref)
+
+
+def member_views(
+    site: operation.Site,
+    hosts: collections.abc.Sequence[str],
+    max_age: float = 0.0,
+) -> dict[str, str | None]:
+    """Return whom each host takes for its master; all are asked at once.
+
+    :param hosts: compute host names.
+    :param max_age: seconds that an earlier answer may be old.
+    :returns: ``{compute host: address}``, ``''`` for itself, None for no
+        answer.
+    """
+
+    def ask(host: str) -> str | None:
+        try:
+            return site.connections.member_view(host, max_age)
+        except exceptions.XapiError:
+            return None
+
+    if not hosts:
+        return {}
+    with concurrent.futures.ThreadPoolExecutor(len(hosts)) as pool:
+        return dict(zip(hosts, pool.map(ask, hosts), strict=True))
+
+
+RECENT = 10.0
+"""Seconds for which an answer of a member counts in a precheck: of the many
+joins of one request, each would otherwise ask each member again."""
+
+
+def unreachable(site: operation.Site, row: store.Aggregate) -> dict[str, str]:
+    """Return ``{XenServer uuid: why}`` of the members that do not answer."""
+    known = members(row)
+    views = member_views(site, sorted(known), RECENT)
+    return {
+        known[host]: 'it does not answer'
+        for host, view in views.items()
+        if view is None
+    }
 
 
 class PoolVerb(operation.Verb):

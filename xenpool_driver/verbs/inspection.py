@@ -19,7 +19,7 @@ from xenpool_driver import (
 from xenpool_driver.preflight import check, first
 from xenpool_driver.preflight import eject as eject_rules
 from xenpool_driver.preflight import join as join_rules
-from xenpool_driver.verbs import common, mastership
+from xenpool_driver.verbs import common
 from xenpool_driver.xapi import client
 
 
@@ -87,7 +87,8 @@ def judge_join(
         master.snapshot(),
         force=force,
         aggregate_uuid=row.uuid,
-        joining=_joining(site, row),
+        joining=joining(site, row),
+        live=join_rules.LiveFacts(unreachable=common.unreachable(site, row)),
         now=site.clock.time(),
         host_uuid=uuid,
     )
@@ -101,7 +102,7 @@ def judge_join(
     )
 
 
-def _joining(site: operation.Site, row: store.Aggregate) -> list[str]:
+def joining(site: operation.Site, row: store.Aggregate) -> list[str]:
     """Return the uuids of the hosts whose join is under way."""
     return [
         str(other.details.get('host_uuid'))
@@ -187,7 +188,9 @@ def check_remove(
     if common.is_last(row, host) or uuid is None:
         return model.Report(host, findings)
     try:
-        pool = common.find_coordinator(site, row).snapshot()
+        pool = common.find_coordinator(site, row).snapshot(
+            *snapshot.EJECT_CLASSES, with_clock=False
+        )
     except exceptions.XapiError as error:
         raise exceptions.InvalidAggregateActionDelete(
             row.name, str(error)
@@ -217,7 +220,7 @@ def audit(
     declared = reconcile.Declared.of(row)
     try:
         master = common.find_coordinator(site, row)
-        pool: snapshot.PoolSnapshot = master.snapshot()
+        pool = master.snapshot(*snapshot.AUDIT_CLASSES)
     except exceptions.XapiError as error:
         if not row.hosts:
             return model.Report(row.name)
@@ -229,8 +232,14 @@ def audit(
             f"{row.name} --promote HOST",
         )
         return model.Report(row.name, (finding,))
-    views = mastership.member_views(site, sorted(common.members(row)))
-    findings = reconcile.audit(declared, pool, views, now=site.clock.time())
+    views = common.member_views(site, sorted(common.members(row)))
+    findings = reconcile.audit(
+        declared,
+        pool,
+        views,
+        now=site.clock.time(),
+        joining=joining(site, row),
+    )
     if fix:
         changes = reconcile.metadata_fixes(declared, pool)
         if changes:
@@ -243,7 +252,9 @@ def inventory_of(master: client.Client, uuid: str) -> inventory.Inventory:
 
     :param uuid: the member's XenServer uuid.
     """
-    return inventory.take(master.snapshot(), uuid)
+    return inventory.take(
+        master.snapshot(*snapshot.INVENTORY_CLASSES, with_clock=False), uuid
+    )
 
 
 def restore_settings(

@@ -11,6 +11,7 @@ from xenpool_driver import (
     operation,
     pool_states,
     reconcile,
+    snapshot,
     store,
 )
 from xenpool_driver.preflight import eject as eject_rules
@@ -146,7 +147,7 @@ class Eject(Leaving):
     def judge(self, master: client.Client) -> None:
         report = self.reached(
             lambda: eject_rules.check(
-                master.snapshot(),
+                master.snapshot(*snapshot.EJECT_CLASSES, with_clock=False),
                 self.uuid,
                 allow_data_loss=self.allow_data_loss,
                 drain=self.drain,
@@ -295,7 +296,11 @@ class Forget(Leaving):
                 f"without --forget"
             )
         report = self.reached(
-            lambda: eject_rules.check_forget(master.snapshot(), self.uuid)
+            lambda: eject_rules.check_forget(
+                master.snapshot(*snapshot.EJECT_CLASSES, with_clock=False),
+                self.uuid,
+                suspend_ha=self.suspend_ha,
+            )
         )
         self.refuse_failures(report)
 

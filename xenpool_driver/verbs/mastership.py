@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import collections.abc
-import concurrent.futures
 import typing
 
 from xenpool_driver import (
@@ -12,6 +11,7 @@ from xenpool_driver import (
     operation,
     pool_states,
     reconcile,
+    snapshot,
     store,
 )
 from xenpool_driver.preflight import master as master_rules
@@ -66,7 +66,7 @@ class Mastership(common.PoolVerb):
         return sorted(common.members(self.row))
 
     def observe(self) -> reconcile.Observation:
-        views = member_views(self.site, self.voters())
+        views = common.member_views(self.site, self.voters())
         wanted = {
             host: '' if host == self.host else self.address for host in views
         }
@@ -137,10 +137,26 @@ class SetMaster(Mastership):
             return
         report = self.reached(
             lambda: master_rules.check(
-                master.snapshot(), self.uuid, suspend_ha=self.suspend_ha
+                master.snapshot(*snapshot.MASTER_CLASSES, with_clock=False),
+                self.uuid,
+                suspend_ha=self.suspend_ha,
+                unreachable=common.unreachable(self.site, self.row),
+                designated_at=self._last_designated(),
+                now=self.site.clock.time(),
             )
         )
         self.refuse_failures(report)
+
+    def _last_designated(self) -> float | None:
+        """Return when the master was last changed by us, or None."""
+        return max(
+            (
+                past.ended_at
+                for past in self.site.store.list_operations(self.row.uuid)
+                if past.kind == self.kind and past.ended_at is not None
+            ),
+            default=None,
+        )
 
     def act(self, journal: operation.Journal) -> None:
         if self._is_master:
@@ -198,7 +214,7 @@ class Promote(Mastership):
         super().prepare()
         members = common.members(self.row)
         self._refuse_living_master()
-        views = member_views(self.site, sorted(members))
+        views = common.member_views(self.site, sorted(members))
         named = [view for view in views.values() if view]
         dead = max(set(named), key=named.count) if named else ''
         agreeing = [host for host, view in views.items() if view == dead]
@@ -253,26 +269,3 @@ class Promote(Mastership):
                 if clock.monotonic() >= deadline:
                     raise
             clock.sleep(self.site.conf.xenpool.poll_interval)
-
-
-def member_views(
-    site: operation.Site, hosts: collections.abc.Sequence[str]
-) -> dict[str, str | None]:
-    """Return whom each host takes for its master; all are asked at once.
-
-    :param hosts: compute host names.
-    :returns: ``{compute host: address}``, ``''`` for itself, None for no
-        answer.
-    """
-
-    def ask(host: str) -> str | None:
-        try:
-            view: str | None = site.connections.member_view(host)
-        except exceptions.XapiError:
-            return None
-        return view
-
-    if not hosts:
-        return {}
-    with concurrent.futures.ThreadPoolExecutor(len(hosts)) as pool:
-        return dict(zip(hosts, pool.map(ask, hosts), strict=True))

@@ -50,6 +50,7 @@ class Connections:
         self._probe_timeout = probe_timeout
         self._lock = threading.Lock()
         self._found: dict[str, conf.HostAccess] = {}
+        self._views: dict[str, tuple[float, str | None]] = {}
         self._homes: dict[tuple[str, bool], session.HostSession] = {}
         for access in self._hosts.values():
             _warn(access)
@@ -119,16 +120,27 @@ class Connections:
         home.login()
         return clients.LocalClient(home, self._clock)
 
-    def member_view(self, host_name: str) -> str | None:
+    def member_view(self, host_name: str, max_age: float = 0.0) -> str | None:
         """Return whom a host takes for its master, by a login of its own.
 
         :param host_name: the compute host name.
+        :param max_age: seconds that an earlier answer may be old; silence
+            is never remembered.
         :returns: the address that it names, '' when it is master itself,
             None when it does not answer or starts.
         :raises ConfigurationError: it is not configured.
         :raises XapiRefused: it answers as a master, but not to these
             credentials.
         """
+        seen, view = self._views.get(host_name, (float('-inf'), None))
+        if self._clock.monotonic() - seen <= max_age and max_age:
+            return view
+        view = self._ask_for_view(host_name)
+        if view is not None:
+            self._views[host_name] = (self._clock.monotonic(), view)
+        return view
+
+    def _ask_for_view(self, host_name: str) -> str | None:
         probe = self._new_home(self.access(host_name))
         try:
             probe.login(self._probe_timeout)
