@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import shlex
 import typing
 
 from xenpool_driver import findings, model, objects, snapshot
@@ -284,29 +285,62 @@ def _changes(
         if isinstance(old, collections.abc.Mapping):
             changed = {k: v for k, v in old.items() if (new or {}).get(k) != v}
             if changed:
-                text = _shown(changed)
-                yield _lost(kind, after.ref, f"its {what} {text}")
+                yield _lost(
+                    kind,
+                    after.ref,
+                    f"its {what} {_shown(changed)}",
+                    _remedy(after.ref, what, changed),
+                )
         elif old != new:
             yield _lost(
                 kind,
                 after.ref,
                 f"its {what} {_shown(old)} (now {_shown(new)})",
+                _remedy(after.ref, what, old),
             )
 
 
-def _lost(kind: str, ref: model.ObjectRef, what: str) -> model.Finding:
+def _lost(
+    kind: str, ref: model.ObjectRef, what: str, remedy: str = ''
+) -> model.Finding:
     return model.Finding(
         f"lost-{kind.lower()}",
         model.Severity.WARN,
         f"{ref.cls} {ref.name} lost {what}",
-        _remedy(ref),
+        remedy,
         objects=(ref,),
     )
 
 
-def _remedy(ref: model.ObjectRef) -> str:
-    cls = ref.cls.lower()
-    return f"set it again: xe {cls}-param-set uuid={ref.uuid} ..."
+_PARAMETERS = {
+    'name': 'name-label',
+    'description': 'name-description',
+    'other_config': 'other-config',
+    'logging': 'logging',
+    'MTU': 'MTU',
+}
+"""setting -> parameter of ``xe ...-param-set``"""
+
+
+def _remedy(ref: model.ObjectRef, what: str, value: object) -> str:
+    """Return what to type to set it again; '' where no command sets it."""
+    command = f"xe {ref.cls.lower()}-param"
+    parameter = _PARAMETERS.get(what)
+    if what == 'tags' and isinstance(value, tuple):
+        return '; '.join(
+            f"{command}-add uuid={ref.uuid} param-name=tags "
+            f"param-key={shlex.quote(tag)}"
+            for tag in value
+        )
+    if parameter is None:
+        return ''
+    if isinstance(value, collections.abc.Mapping):
+        pairs = [f"{parameter}:{k}={v}" for k, v in value.items()]
+    else:
+        pairs = [f"{parameter}={value}"]
+    return ' '.join(
+        [f"{command}-set uuid={ref.uuid}", *map(shlex.quote, pairs)]
+    )
 
 
 def _shown(value: object) -> str:

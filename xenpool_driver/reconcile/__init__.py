@@ -12,6 +12,17 @@ import collections.abc
 import dataclasses
 import enum
 
+from xenpool_driver.reconcile import declared, health
+
+Declared = declared.Declared
+"""What an aggregate says of itself."""
+
+metadata_fixes = declared.metadata_fixes
+"""Return the metadata that must change for an aggregate to be true."""
+
+audit = health.audit
+"""Return where an aggregate and its pool disagree, and what ails it."""
+
 
 class Observation(enum.StrEnum):
     """What XAPI shows about one operation, as one word."""

@@ -1,0 +1,76 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""What an aggregate says of itself, and what of it must change."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+
+from xenpool_driver import model, snapshot
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What an aggregate says of itself.
+
+    :ivar uuid: its uuid.
+    :ivar name: its name.
+    :ivar hosts: the compute host names, in order of addition.
+    :ivar uuids: ``{compute host: XenServer uuid}`` of those that have one.
+    :ivar master: the compute host name of the master, or ''.
+    :ivar pool_uuid: the uuid of the pool, or ''.
+    """
+
+    uuid: str
+    name: str
+    hosts: tuple[str, ...]
+    uuids: collections.abc.Mapping[str, str]
+    master: str = ''
+    pool_uuid: str = ''
+
+    @classmethod
+    def of(cls, aggregate: model.AggregateLike) -> Declared:
+        """Return what any aggregate of Nova's shape says."""
+        metadata = aggregate.metadata
+        return cls(
+            uuid=aggregate.uuid,
+            name=aggregate.name,
+            hosts=tuple(aggregate.hosts),
+            uuids={
+                host: metadata[host]
+                for host in aggregate.hosts
+                if host in metadata
+            },
+            master=metadata.get(model.MASTER_KEY) or '',
+            pool_uuid=metadata.get(model.POOL_UUID_KEY) or '',
+        )
+
+    def host_of(self, uuid: str) -> str | None:
+        """Return the compute host name of a XenServer uuid."""
+        for host, known in self.uuids.items():
+            if known == uuid:
+                return host
+        return None
+
+
+def metadata_fixes(
+    declared: Declared, pool: snapshot.PoolSnapshot
+) -> dict[str, str | None]:
+    """Return the metadata that must change for the aggregate to be true.
+
+    A pool that does not carry our stamp is not ours to believe.
+
+    :param declared: what the aggregate says.
+    :param pool: the records of its pool.
+    """
+    if pool.pool is None or pool.coordinator is None:
+        return {}
+    if pool.pool.other_config.get(model.OWNER_KEY) != declared.uuid:
+        return {}
+    changes: dict[str, str | None] = {}
+    master = declared.host_of(pool.coordinator.uuid)
+    if master is not None and master != declared.master:
+        changes[model.MASTER_KEY] = master
+    if pool.pool.uuid != declared.pool_uuid:
+        changes[model.POOL_UUID_KEY] = pool.pool.uuid
+    return changes
