@@ -62,12 +62,9 @@ def _set_up(
 def test_two_begin_at_once_and_one_is_admitted(url: str) -> None:
     with store.Store(url) as database:
         rows = [
-            database.create_aggregate(f"pool-{number}", POOL | {'n': 'x'})
+            database.create_aggregate(f"pool-{number}", {'n': 'x'})
             for number in range(ROUNDS)
         ]
-        # Plain aggregates: the same host name in each would clash.
-        for row in rows:
-            row.update_metadata({pool_states.POOL_FLAG: None})
         barrier = store_kit.CHILDREN.Barrier(2)
         uuids = [row.uuid for row in rows]
         one, two = store_kit.run(

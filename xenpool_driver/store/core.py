@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0; see LICENSE.
-"""The store itself: each method is one transaction."""
+"""The store itself, and its half that keeps the journal: each method is one
+transaction."""
 
 from __future__ import annotations
 
@@ -19,17 +20,18 @@ from xenpool_driver.store import (
     location,
     migration,
     records,
-    schema,
+    shelf,
     texts,
 )
 
 Admit = collections.abc.Callable[
     [records.Aggregate, list[records.Operation]], records.Changes
 ]
+Begun = tuple[records.Operation, records.Aggregate]
 Settle = collections.abc.Callable[[records.Aggregate], records.Changes]
 
 
-class Store:
+class Store(shelf.Shelf):
     """Aggregates and the journal of operations, in one database.
 
     Safe to be used by many threads, and by many processes with a store each.
@@ -49,15 +51,13 @@ class Store:
         busy_timeout: float = 30.0,
         clock: clocks.Clock = clocks.SYSTEM,
     ) -> None:
-        self.clock = clock
-        self._database = engine.Database(
-            location.parse(url), busy_timeout, clock
-        )
+        database = engine.Database(location.parse(url), busy_timeout, clock)
         try:
-            migration.ensure(self._database)
+            migration.ensure(database)
         except BaseException:
-            self._database.close()
+            database.close()
             raise
+        super().__init__(database, clock)
 
     def __repr__(self) -> str:
         return f"<Store {self._database.shown}>"
@@ -72,141 +72,6 @@ class Store:
         """Close every connection."""
         self._database.close()
 
-    # Aggregates
-
-    def create_aggregate(
-        self,
-        name: str,
-        metadata: records.Metadata | None = None,
-        uuid: str | None = None,
-    ) -> records.Aggregate:
-        """Create an aggregate.
-
-        :param name: 1 to 255 characters; unique among those not dismissed.
-        :param uuid: its uuid, or None for a new one.
-        :raises AggregateNameExists: the name (or the uuid) is taken.
-        :raises InvalidText: a name, key or value cannot be stored.
-        """
-        texts.aggregate_name(name)
-        return self._create(uuid or str(uuids.uuid4()), name, metadata or {})
-
-    def track_aggregate(
-        self,
-        uuid: str,
-        name: str,
-        metadata: records.Metadata,
-        hosts: collections.abc.Sequence[str],
-    ) -> records.Aggregate:
-        """Return our row of a foreign service's aggregate.
-
-        The first call inserts it as given. Later ones return it as it has
-        become here, since ours is the truth of its state; only a new name is
-        taken over.
-
-        :raises AggregateHostExists: a host is in another pool aggregate.
-        :raises InvalidText: a text cannot be stored.
-        """
-        texts.aggregate_name(name, foreign=True)
-        ident = _uuid(uuid)
-
-        def work(connection: sa.Connection) -> records.Aggregate:
-            if not aggregates.exists(connection, ident):
-                new = aggregates.insert(
-                    connection, ident, name, self.clock.time(), foreign=True
-                )
-                changes = records.Changes(metadata, tuple(hosts))
-                return self._apply_first(connection, new, changes)
-            known = aggregates.lock(connection, ident)
-            if known.name == name or known.deleted_at is not None:
-                return known
-            return aggregates.apply(
-                connection,
-                known,
-                records.Changes(name=name),
-                self.clock.time(),
-            )
-
-        return self._bound(self._database.write(work))
-
-    def get_aggregate(
-        self, ident: str | int, dismissed: bool = False
-    ) -> records.Aggregate:
-        """Return the aggregate with this uuid, id or name.
-
-        :param dismissed: find dismissed ones too.
-        :raises AggregateNotFound: there is none, or more than one.
-        """
-        return self._bound(
-            self._database.read(
-                lambda connection: aggregates.find(
-                    connection, ident, dismissed
-                )
-            )
-        )
-
-    def list_aggregates(
-        self, dismissed: bool = False
-    ) -> list[records.Aggregate]:
-        """Return all aggregates, by id.
-
-        :param dismissed: dismissed ones too.
-        """
-        live = schema.AGGREGATES.c.deleted_at.is_(None)
-        found = self._database.read(
-            lambda connection: aggregates.fetch(
-                connection, sa.true() if dismissed else live
-            )
-        )
-        return [self._bound(aggregate) for aggregate in found]
-
-    def aggregate_of_host(self, host: str) -> records.Aggregate | None:
-        """Return the pool aggregate that the host is in, if any."""
-        hosts = schema.HOSTS
-        of_host = schema.AGGREGATES.c.id.in_(
-            sa.select(hosts.c.aggregate_id).where(hosts.c.pool_host == host)
-        )
-        found = self._database.read(
-            lambda connection: aggregates.fetch(connection, of_host)
-        )
-        return self._bound(found[0]) if found else None
-
-    def change(
-        self, uuid: str, generation: int, changes: records.Changes
-    ) -> records.Aggregate:
-        """Write changes if nobody wrote since ``generation``.
-
-        :raises AggregateNotFound: there is none, or it is dismissed.
-        :raises StaleAggregate: somebody did.
-        """
-        return self._bound(
-            self._database.write(
-                lambda connection: self._change(
-                    connection, uuid, generation, changes
-                )
-            )
-        )
-
-    def update_metadata(
-        self, uuid: str, generation: int, changes: records.MetadataChanges
-    ) -> records.Aggregate:
-        """Merge ``changes`` into the metadata; None deletes a key.
-
-        :raises StaleAggregate: somebody wrote since ``generation``.
-        """
-        return self.change(uuid, generation, records.Changes(changes))
-
-    def rename(
-        self, uuid: str, generation: int, name: str
-    ) -> records.Aggregate:
-        """Give the aggregate another name.
-
-        :raises AggregateNameExists: another one has it.
-        :raises StaleAggregate: somebody wrote since ``generation``.
-        """
-        return self.change(uuid, generation, records.Changes(name=name))
-
-    # Operations
-
     def begin(
         self,
         aggregate_uuid: str,
@@ -217,7 +82,7 @@ class Store:
         details: collections.abc.Mapping[str, typing.Any] | None,
         admit: Admit,
         request_id: str | None = None,
-    ) -> tuple[records.Operation, records.Aggregate]:
+    ) -> Begun:
         """Begin an operation, and move the aggregate, in one transaction.
 
         :param lease: seconds for which a renewal holds.
@@ -230,38 +95,46 @@ class Store:
             ``admit`` let that pass.
         :raises AggregateHostExists: a host to add is in another pool.
         """
-
-        def work(
-            connection: sa.Connection,
-        ) -> tuple[records.Operation, records.Aggregate]:
-            row = aggregates.lock(connection, aggregate_uuid)
-            others = journal.fetch(connection, journal.running(row.uuid))
-            changes = admit(self._bound(row), others)
-            if row.deleted_at is not None:
-                raise exceptions.AggregateNotFound(
-                    f"aggregate {row} is deleted"
-                )
-            now = self.clock.time()
-            row = aggregates.apply(connection, row, changes, now)
-            operation = records.Operation(
-                uuid=str(uuids.uuid4()),
-                aggregate_uuid=row.uuid,
-                kind=kind,
-                host=host,
-                phase=journal.BEGUN,
-                owner=owner,
-                epoch=1,
-                lease=lease,
-                lease_expires=now + lease,
-                started_at=now,
-                details=dict(details or {}),
-                request_id=request_id,
-            )
-            journal.insert(connection, operation)
-            return operation, row
-
-        operation, row = self._database.write(work)
+        draft = records.Operation(
+            uuid=str(uuids.uuid4()),
+            aggregate_uuid=aggregate_uuid,
+            kind=kind,
+            host=host,
+            phase=journal.BEGUN,
+            owner=owner,
+            epoch=1,
+            lease=lease,
+            lease_expires=0.0,
+            started_at=0.0,
+            details=dict(details or {}),
+            request_id=request_id,
+        )
+        operation, row = self._database.write(
+            lambda connection: self._begin(connection, draft, admit)
+        )
         return operation, self._bound(row)
+
+    def _begin(
+        self,
+        connection: sa.Connection,
+        draft: records.Operation,
+        admit: Admit,
+    ) -> Begun:
+        row = aggregates.lock(connection, draft.aggregate_uuid)
+        others = journal.fetch(connection, journal.running(row.uuid))
+        changes = admit(self._bound(row), others)
+        if row.deleted_at is not None:
+            raise exceptions.AggregateNotFound(f"aggregate {row} is deleted")
+        now = self.clock.time()
+        row = aggregates.apply(connection, row, changes, now)
+        operation = dataclasses.replace(
+            draft,
+            aggregate_uuid=row.uuid,
+            lease_expires=now + draft.lease,
+            started_at=now,
+        )
+        journal.insert(connection, operation)
+        return operation, row
 
     def phase(
         self,
@@ -432,56 +305,6 @@ class Store:
         return self._database.read(
             lambda connection: journal.story(connection, operation_uuid)
         )
-
-    # Within
-
-    def _create(
-        self, uuid: str, name: str, metadata: records.Metadata
-    ) -> records.Aggregate:
-        ident = _uuid(uuid)
-
-        def work(connection: sa.Connection) -> records.Aggregate:
-            new = aggregates.insert(connection, ident, name, self.clock.time())
-            return self._apply_first(
-                connection, new, records.Changes(metadata)
-            )
-
-        return self._bound(self._database.write(work))
-
-    def _apply_first(
-        self,
-        connection: sa.Connection,
-        new: records.Aggregate,
-        changes: records.Changes,
-    ) -> records.Aggregate:
-        """Write what a new aggregate is born with, if anything."""
-        if not changes:
-            return new
-        return aggregates.apply(connection, new, changes, self.clock.time())
-
-    def _change(
-        self,
-        connection: sa.Connection,
-        uuid: str,
-        generation: int,
-        changes: records.Changes,
-    ) -> records.Aggregate:
-        row = aggregates.lock(connection, uuid)
-        if row.deleted_at is not None:
-            raise exceptions.AggregateNotFound(f"aggregate {row} is deleted")
-        aggregates.refuse_stale(row, generation)
-        return aggregates.apply(connection, row, changes, self.clock.time())
-
-    def _bound(self, aggregate: records.Aggregate) -> records.Aggregate:
-        return dataclasses.replace(aggregate, _store=self)
-
-
-def _uuid(uuid: str) -> str:
-    """Return the uuid as it is stored.
-
-    :raises InvalidText: it cannot be.
-    """
-    return texts.canonical_uuid(texts.line('aggregate uuid', uuid, longest=36))
 
 
 def _refuse_taking(
