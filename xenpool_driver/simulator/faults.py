@@ -34,6 +34,10 @@ KINDS = (
 """What can happen to a call; ``pass``: nothing, for use in sequences."""
 
 
+FOR_EVER = 1e7
+"""Simulated seconds that no caller waits for."""
+
+
 class Drop(Exception):
     """Close the connection; the caller gets no answer."""
 
@@ -235,9 +239,7 @@ class Faults:
         if action.kind == 'delay':
             self._clock.sleep(action.seconds or 0.0)
         if action.kind == 'hang':
-            self._clock.sleep(
-                float('inf') if action.seconds is None else action.seconds
-            )
+            self._clock.sleep(action.seconds or FOR_EVER)
             raise Drop
 
     def behind(self, action: Action) -> None:

@@ -13,9 +13,7 @@ import collections.abc
 import dataclasses
 import typing
 
-from xenpool_driver.simulator import database
-from xenpool_driver.simulator import errors
-from xenpool_driver.simulator import profiles
+from xenpool_driver.simulator import database, errors, profiles
 
 Record = dict[str, typing.Any]
 
@@ -84,7 +82,7 @@ def only_pool(db: database.Database) -> Record:
     pools = db.all('pool')
     if not pools:
         raise errors.internal_error('Remote host does not belong to a pool.')
-    return typing.cast(Record, next(iter(pools.values())))
+    return next(iter(pools.values()))
 
 
 def management_pif(db: database.Database, host: str) -> Record:
@@ -94,7 +92,7 @@ def management_pif(db: database.Database, host: str) -> Record:
     """
     for pif in db.all('PIF').values():
         if pif['management'] and pif['host'] == host:
-            return typing.cast(Record, pif)
+            return pif
     raise errors.internal_error('Not_found')
 
 
