@@ -30,6 +30,18 @@ READ_ROLES = [
 ]
 WRITE_ROLES = ['pool-admin', 'pool-operator']
 
+# The order in which XAPI lists its classes (datamodel.ml, all_system).
+ORDER = """
+session subject role task event pool pool_patch pool_update VM VM_metrics
+VM_guest_metrics VMSS VM_appliance DR_task host host_crashdump host_patch
+host_metrics host_cpu network VIF PIF PIF_metrics Bond VLAN SM SR VDI VBD PBD
+crashdump VTPM console user blob message secret tunnel network_sriov PCI PGPU
+GPU_group VGPU VGPU_type PVS_site PVS_server PVS_proxy PVS_cache_storage
+Feature SDN_controller PUSB USB_group VUSB Cluster Cluster_host Certificate
+Repository Observer VM_group Host_driver Driver_variant Caller Rate_limit
+"""
+RANK = {name: rank for rank, name in enumerate(ORDER.split())}
+
 # Classes whose messages were all removed: every message of theirs that was
 # ever published answers MESSAGE_REMOVED.
 REMOVED_CLASSES = ('VMPP', 'VIF_metrics', 'VBD_metrics')
@@ -174,7 +186,10 @@ class Converter:
             'pool_blocking_operations': meta['pool_blocking_operations'],
             'pool_waiting_operations': meta['pool_waiting_operations'],
             'removed_classes': list(REMOVED_CLASSES),
-            'classes': classes,
+            'classes': {
+                name: classes[name]
+                for name in sorted(classes, key=RANK.__getitem__)
+            },
             'errors': {
                 code: error['params']
                 for code, error in self._dump['errors'].items()

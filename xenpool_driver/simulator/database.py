@@ -139,6 +139,8 @@ class Database:
 
     :param clock: the simulated time, for :meth:`wait`.
     :param rng: the seeded source of references and uuids.
+    :ivar side: what the toolstack remembers beside the database (owners of
+        tasks, subscriptions); a restart forgets it.
     """
 
     def __init__(self, clock: clock_module.Clock, rng: random.Random) -> None:
@@ -147,6 +149,7 @@ class Database:
         self.model = datamodel.load()
         self.lock = threading.RLock()
         self.generation = 1
+        self.side: dict[str, typing.Any] = {}
         self._changed = threading.Condition(self.lock)
         self._links = _links(self.model)
         self._tables = {
@@ -369,6 +372,7 @@ class Database:
     def drop_volatile(self) -> None:
         """Forget what a restart of the toolstack forgets."""
         with self.lock:
+            self.side.clear()
             for cls in VOLATILE:
                 for ref in list(self.table(cls).rows):
                     self.delete(cls, ref)

@@ -26,6 +26,8 @@ class Call(typing.Protocol):
 
     name: str
     """``class.method``, without ``Async.``."""
+    args: collections.abc.Sequence[typing.Any]
+    """The arguments, checked and coerced, without the session."""
     machine: typing.Any
     """The machine that answers."""
     session_ref: str | None
@@ -52,6 +54,10 @@ class Call(typing.Protocol):
         """The record of the caller's session."""
 
     @property
+    def here(self) -> str:
+        """The reference of the host that answers, NULL if it has none."""
+
+    @property
     def is_local_session(self) -> bool:
         """Whether the session is of slave_local_login*."""
 
@@ -62,8 +68,16 @@ class Call(typing.Protocol):
     def progress(self, fraction: float) -> None:
         """Show 0..1 as the task's progress."""
 
+    def set_cancellable(self, cancellable: bool = True) -> None:
+        """Show ``cancel`` among the task's allowed operations, or not."""
+
     def check_cancelled(self) -> None:
         """Raise TASK_CANCELLED when the task was cancelled."""
+
+    def assert_permission(
+        self, permission: str, roles: collections.abc.Iterable[str]
+    ) -> None:
+        """Raise RBAC_PERMISSION_DENIED unless the session has a role."""
 
 
 @dataclasses.dataclass(frozen=True)
