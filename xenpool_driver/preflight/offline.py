@@ -49,12 +49,6 @@ def _parsed(
             f"records of the {side}: must be an object "
             f"{{class: {{ref: record}}}}, not {type(records).__name__}"
         )
-    for cls in ('pool', 'host'):
-        if cls not in records:
-            raise exceptions.ConfigurationError(
-                f"records of the {side}: class '{cls}' is missing; dump "
-                f"them with: xenpool records dump HOST"
-            )
     try:
         return parse(records)
     except exceptions.ConfigurationError as error:

@@ -386,12 +386,17 @@ def snapshot(
     :param unreadable: ``{class: why it could not be read}``, for example
         ``RBAC_PERMISSION_DENIED ...``.
     :param clock_offset: seconds by which the server's clock is ahead.
-    :raises MalformedRecords: a record or field makes no sense, or there is
-        not exactly one pool.
+    :raises MalformedRecords: a record or field makes no sense, pool or host
+        is missing, or there is not exactly one pool.
     """
     if not isinstance(raw, collections.abc.Mapping):
-        raise fields.MalformedRecords('', '', '', 'the records are no map')
+        raise MalformedRecords('', '', '', 'the records are no map')
     refused = dict(unreadable or {})
+    for cls in ('pool', 'host'):
+        if cls not in raw and cls not in refused:
+            raise MalformedRecords(
+                cls, '', '', 'is missing; dump it with: xenpool records dump'
+            )
     absent = {
         cls
         for cls, reason in refused.items()
@@ -419,7 +424,7 @@ def _table(
     parse: typing.Callable[[fields.Struct], objects.Record],
 ) -> collections.abc.Mapping[str, objects.Record]:
     if not isinstance(records, collections.abc.Mapping):
-        raise fields.MalformedRecords(cls, '', '', 'is no map of references')
+        raise MalformedRecords(cls, '', '', 'is no map of references')
     return types.MappingProxyType(
         {
             ref: parse(fields.Struct(cls, ref, rec))
@@ -433,13 +438,13 @@ def _only_pool(raw: RawTables) -> objects.Pool | None:
         return None
     table = _table('pool', raw['pool'], _pool)
     if len(table) != 1:
-        raise fields.MalformedRecords(
+        raise MalformedRecords(
             'pool', '', '', f"there must be one record, not {len(table)}"
         )
     (found,) = table.values()
     assert isinstance(found, objects.Pool)  # noqa: S101 - for mypy
     if 'host' in raw and found.master not in raw['host']:
-        raise fields.MalformedRecords(
+        raise MalformedRecords(
             'pool', found.ref, 'master', 'there is no record of that host'
         )
     return found
