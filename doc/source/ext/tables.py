@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import importlib
 import pathlib
+import pkgutil
 import typing
 
 import docutils.nodes
@@ -118,24 +120,32 @@ def faults() -> list[str]:
 
 def not_simulated() -> list[str]:
     """Return the published messages that answer NOT_IMPLEMENTED."""
-    from xenpool_driver.simulator import dispatch
+    from xenpool_driver import simulator
+    from xenpool_driver.simulator import datamodel, generic, registry
 
-    by_class: dict[str, list[str]] = {}
-    for name in dispatch.not_simulated():
-        cls, _, message = name.partition('.')
-        by_class.setdefault(cls, []).append(message)
+    for module in pkgutil.iter_modules(simulator.__path__):
+        importlib.import_module(f"{simulator.__name__}.{module.name}")
+    by_class: dict[str, set[str]] = {}
+    for message in datamodel.load().messages.values():
+        known = registry.lookup(message.wire_name) or generic.handler(message)
+        if known is None and message.lifecycle != 'removed':
+            cls, _, name = message.wire_name.partition('.')
+            by_class.setdefault(cls, set()).add(name)
     return [
         'Published, but not simulated',
         '----------------------------',
         '',
         'These messages of the data model answer ``NOT_IMPLEMENTED`` with '
-        'their name; they never pretend.',
+        'their name; they never pretend. All others are answered.',
         '',
         *table(
             ('class', 'messages'),
             (
-                (f"``{cls}``", ', '.join(sorted(messages)))
-                for cls, messages in sorted(by_class.items())
+                (
+                    f"``{cls}``",
+                    ', '.join(f"``{name}``" for name in sorted(names)),
+                )
+                for cls, names in sorted(by_class.items())
             ),
         ),
     ]
