@@ -50,8 +50,15 @@ def _parsed(
             f"{{class: {{ref: record}}}}, not {type(records).__name__}"
         )
     try:
-        return parse(records)
+        parsed = parse(records)
     except exceptions.ConfigurationError as error:
         raise exceptions.ConfigurationError(
             f"records of the {side}: {error}"
         ) from None
+    reason = parsed.lacks('host')
+    if reason is not None:
+        raise exceptions.ConfigurationError(
+            f"records of the {side}: {reason}; dump them with: xenpool "
+            f"records dump HOST"
+        )
+    return parsed

@@ -386,17 +386,14 @@ def snapshot(
     :param unreadable: ``{class: why it could not be read}``, for example
         ``RBAC_PERMISSION_DENIED ...``.
     :param clock_offset: seconds by which the server's clock is ahead.
-    :raises MalformedRecords: a record or field makes no sense, pool or host
-        is missing, or there is not exactly one pool.
+    :raises MalformedRecords: a record or field makes no sense, or there is
+        not exactly one pool.
     """
     if not isinstance(raw, collections.abc.Mapping):
         raise MalformedRecords('', '', '', 'the records are no map')
     refused = dict(unreadable or {})
-    for cls in ('pool', 'host'):
-        if cls not in raw and cls not in refused:
-            raise MalformedRecords(
-                cls, '', '', 'is missing; dump it with: xenpool records dump'
-            )
+    if 'pool' not in raw and 'pool' not in refused:
+        raise MalformedRecords('pool', '', '', 'the class is missing')
     absent = {
         cls
         for cls, reason in refused.items()
