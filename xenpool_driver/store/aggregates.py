@@ -35,19 +35,7 @@ def fetch(
     Three questions are asked: from one snapshot, or of locked rows.
     """
     rows = connection.execute(sa.select(A).where(condition).order_by(A.c.id))
-    found = [_aggregate(row) for row in rows]
-    by_id = {aggregate.id: aggregate for aggregate in found}
-    hosts = sa.select(H.c.aggregate_id, H.c.host).join(A).where(condition)
-    for ident, host in connection.execute(hosts.order_by(H.c.position)):
-        by_id[ident].hosts.append(host)
-    pairs = sa.select(P.c.aggregate_id, P.c.key, P.c.value).join(A)
-    keyed: dict[int, dict[str, str]] = collections.defaultdict(dict)
-    for ident, key, value in connection.execute(pairs.where(condition)):
-        keyed[ident][key] = value
-    for aggregate in found:
-        # In Python: databases sort texts each in its own way.
-        aggregate.metadata.update(sorted(keyed[aggregate.id].items()))
-    return found
+    return _filled(connection, [_aggregate(row) for row in rows], condition)
 
 
 def find(
@@ -87,10 +75,12 @@ def lock(connection: sa.Connection, uuid: str) -> records.Aggregate:
     :raises AggregateNotFound: there is none.
     """
     condition = A.c.uuid == texts.canonical_uuid(uuid)
-    held = sa.select(A.c.id).where(condition).with_for_update()
-    if connection.scalar(held) is None:
+    row = connection.execute(
+        sa.select(A).where(condition).with_for_update()
+    ).first()
+    if row is None:
         raise exceptions.AggregateNotFound(f"there is no aggregate '{uuid}'")
-    return fetch(connection, condition)[0]
+    return _filled(connection, [_aggregate(row)], A.c.id == row.id)[0]
 
 
 def exists(connection: sa.Connection, uuid: str) -> bool:
@@ -189,6 +179,29 @@ def _aggregate(row: sa.Row[typing.Any]) -> records.Aggregate:
         deleted_at=row.deleted_at,
         tracked=row.tracked,
     )
+
+
+def _filled(
+    connection: sa.Connection,
+    found: list[records.Aggregate],
+    condition: sa.ColumnElement[bool],
+) -> list[records.Aggregate]:
+    """Return the aggregates with their hosts and their metadata.
+
+    :param condition: the one that they meet.
+    """
+    by_id = {aggregate.id: aggregate for aggregate in found}
+    hosts = sa.select(H.c.aggregate_id, H.c.host).join(A).where(condition)
+    for ident, host in connection.execute(hosts.order_by(H.c.position)):
+        by_id[ident].hosts.append(host)
+    pairs = sa.select(P.c.aggregate_id, P.c.key, P.c.value).join(A)
+    keyed: dict[int, dict[str, str]] = collections.defaultdict(dict)
+    for ident, key, value in connection.execute(pairs.where(condition)):
+        keyed[ident][key] = value
+    for aggregate in found:
+        # In Python: databases sort texts each in its own way.
+        aggregate.metadata.update(sorted(keyed[aggregate.id].items()))
+    return found
 
 
 def _named(ident: str | int) -> sa.ColumnElement[bool]:

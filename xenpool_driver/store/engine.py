@@ -89,6 +89,7 @@ class Database:
         with self.explained():
             self._engine = _engine(url, busy_timeout)
         self._reads = self._engine
+        self._writes = self._engine.execution_options(immediate=True)
         if self.kind != 'sqlite':
             self._reads = self._engine.execution_options(
                 isolation_level='REPEATABLE READ'
@@ -116,9 +117,7 @@ class Database:
         """
         self._after_fork()
         with self.explained():
-            return self._retrying(
-                _once, self._engine.execution_options(immediate=True), work
-            )
+            return self._retrying(_once, self._writes, work)
 
     @contextlib.contextmanager
     def outside(self) -> collections.abc.Iterator[sa.Connection]:

@@ -121,13 +121,12 @@ def tell(
 
     :param operation: locked, or inserted, by this transaction.
     """
-    last = sa.select(sa.func.coalesce(sa.func.max(F.c.seq), 0)).where(
-        F.c.operation_uuid == operation.uuid
-    )
+    mine = F.c.operation_uuid == operation.uuid
+    last = connection.scalar(sa.select(sa.func.max(F.c.seq)).where(mine))
     connection.execute(
         sa.insert(F).values(
             operation_uuid=operation.uuid,
-            seq=(connection.scalar(last) or 0) + 1,
+            seq=(last or 0) + 1,
             phase=texts.line('phase', phase),
             at=at,
             note=texts.prose(note),
