@@ -7,6 +7,7 @@ neither need hosts nor the real driver.
 
 from __future__ import annotations
 
+import threading
 import typing
 
 from xenpool_driver import base, exceptions, model, pool_states, store
@@ -23,6 +24,7 @@ class PaperDriver(base.PoolDriver):
     def __init__(self, database: store.Store) -> None:
         super().__init__()
         self.database = database
+        self._lock = threading.Lock()
         self.calls: list[tuple[str, str, dict[str, typing.Any]]] = []
         self.undone: list[tuple[str, str, bool]] = []
         self.trouble: dict[str, Exception] = {}
@@ -176,8 +178,9 @@ class PaperDriver(base.PoolDriver):
     def _change(
         self, aggregate: model.AggregateLike, changes: store.Changes
     ) -> None:
-        row = self.database.get_aggregate(aggregate.uuid)
-        self.database.change(row.uuid, row.generation, changes)
+        with self._lock:
+            row = self.database.get_aggregate(aggregate.uuid)
+            self.database.change(row.uuid, row.generation, changes)
         typing.cast(store.Aggregate, aggregate).refresh()
 
 

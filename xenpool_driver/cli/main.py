@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import logging
 import sys
@@ -71,6 +72,7 @@ class Commands(commandmanager.CommandManager):
 class App(app.App):
     """The program.
 
+    :ivar exits: what is undone when the program ends.
     :ivar workbench: configuration, store and managers, opened when needed.
     :ivar mask: takes passwords out of whatever is printed.
     """
@@ -85,6 +87,7 @@ class App(app.App):
             command_manager=Commands(_HERE),
             deferred_help=True,
         )
+        self.exits = contextlib.ExitStack()
         self.mask = Mask()
         self.workbench = workbench.Workbench(None, self.mask.learn)
 
@@ -117,6 +120,8 @@ class App(app.App):
 
     def configure_logging(self) -> None:
         """Log to stderr: warnings, and progress where no bar shows it."""
+        root = logging.getLogger()
+        others = list(root.handlers)
         try:
             super().configure_logging()
         except OSError as error:
@@ -124,9 +129,11 @@ class App(app.App):
         level = {0: logging.ERROR, 1: logging.WARNING, 2: logging.INFO}.get(
             self.options.verbose_level, logging.DEBUG
         )
-        logging.getLogger().setLevel(level)
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(self.mask.filter)
+        root.setLevel(level)
+        for handler in root.handlers:
+            if handler not in others:
+                handler.addFilter(self.mask.filter)
+                self.exits.callback(root.removeHandler, handler)
         if level == logging.WARNING and not self.stderr.isatty():
             self.LOG.setLevel(logging.INFO)
 
@@ -198,8 +205,10 @@ def main(argv: list[str] | None = None) -> int:
     :param argv: the arguments; those of the process by default.
     :returns: 0 done, 1 failed, 2 wrong usage, 3 refused (nothing happened).
     """
+    program = App()
     try:
-        return App().run(sys.argv[1:] if argv is None else argv)
+        with program.exits:
+            return program.run(sys.argv[1:] if argv is None else argv)
     except SystemExit as end:  # argparse, after --help or a wrong option
         return end.code if isinstance(end.code, int) else status.FAILED
 

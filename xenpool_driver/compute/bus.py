@@ -7,11 +7,14 @@ must happen before oslo.messaging is imported: the default one is eventlet's.
 
 from __future__ import annotations
 
+import socket
 import typing
 import warnings
 
 from oslo_config import cfg
 from oslo_context import context as request_context
+
+from xenpool_driver import exceptions
 
 with warnings.catch_warnings():
     # Their dependencies look whether eventlet is there, which complains.
@@ -35,6 +38,11 @@ TOPIC = 'compute'
 VERSION = '1.0'
 """Of the RPC API; the endpoint accepts it and later minor ones up to its
 own."""
+
+AMQP_PORT = 5672
+
+PROBE_SECONDS = 5.0
+"""How long a broker has to accept a connection."""
 
 ALLOWED_REMOTE_EXMODS = ['xenpool_driver.exceptions']
 """Modules whose exceptions may be rebuilt from a message."""
@@ -85,6 +93,31 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
             conf.register_opts(
                 [info['opt'] for info in group._opts.values()], group=section
             )
+
+
+def assert_reachable(bus: typing.Any) -> None:
+    """See whether a broker listens, before a request is entrusted to it.
+
+    oslo.messaging would wait for the broker for ever: the queue for the
+    answers is declared without any limit of retries.
+
+    :param bus: what :func:`transport` returned.
+    :raises ServiceUnavailable: no broker accepts a connection.
+    """
+    url = oslo_messaging.TransportURL.parse(bus.conf)
+    if not url.transport.startswith(('rabbit', 'amqp', 'kombu')):
+        return
+    problem = 'transport_url names no broker'
+    for broker in url.hosts or [oslo_messaging.TransportHost('localhost')]:
+        where = (broker.hostname or 'localhost', broker.port or AMQP_PORT)
+        try:
+            socket.create_connection(where, PROBE_SECONDS).close()
+            return
+        except OSError as error:
+            problem = f"{where[0]}:{where[1]}: {error.strerror or error}"
+    raise exceptions.ServiceUnavailable(
+        f"the message bus cannot be reached: {problem}"
+    )
 
 
 def server(

@@ -40,9 +40,8 @@ class ComputeAPI:
         self, conf: cfg.ConfigOpts, transport: typing.Any = None
     ) -> None:
         self._timeout = longest_request(conf)
-        self._client = bus.client(
-            transport or bus.transport(conf), BROKER_RETRIES
-        )
+        self._bus = transport or bus.transport(conf)
+        self._client = bus.client(self._bus, BROKER_RETRIES)
 
     def add_aggregate_host(
         self,
@@ -212,6 +211,7 @@ class ComputeAPI:
                 at_least_once=True
             ),
         )
+        bus.assert_reachable(self._bus)
         try:
             answer = prepared.call(
                 context, method, aggregate=plain(aggregate), **arguments
@@ -219,10 +219,6 @@ class ComputeAPI:
         except bus.messaging.exceptions.MessageUndeliverable:
             raise exceptions.ServiceUnavailable(
                 f"no compute service answers for {whom}"
-            ) from None
-        except bus.messaging.exceptions.MessageDeliveryFailure as error:
-            raise exceptions.ServiceUnavailable(
-                f"the message bus cannot be reached: {error}"
             ) from None
         except bus.messaging.exceptions.MessagingTimeout:
             raise exceptions.ServiceLost(
@@ -234,6 +230,10 @@ class ComputeAPI:
                 f"the compute service of {whom} failed: {error.exc_type}: "
                 f"{error.value}"
             ) from None
+        except Exception as error:  # the drivers raise what they like
+            raise exceptions.ServiceError(
+                f"the message bus cannot be used: {error}"
+            ) from error
         if answer.get('failure'):
             raise failures.unpack_error(answer['failure'])
         return answer.get('result')
