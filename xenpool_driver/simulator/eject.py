@@ -45,11 +45,16 @@ def _eject(call: registry.Call, master: machine.Machine, host: str) -> None:
     if not db.exists(host, 'host'):
         raise errors.ApiError('HOST_OFFLINE', host)
     victim = master.world.forward(master, host)
+    process = victim.process
+    step = master.world.timings.eject / 3
     check(db, host)
-    call.clock.sleep(master.world.timings.eject / 2)
+    master.pause(step)
     release_storage(db, victim, host)
-    call.clock.sleep(master.world.timings.eject / 2)
+    master.pause(step)
+    if victim.process is not process:
+        raise errors.ApiError('CANNOT_CONTACT_HOST', host)
     wipe(victim, db)
+    master.pause(step)
     forget_host(db, host)
     startup.level_cpus(db)
 

@@ -117,7 +117,7 @@ def _arm(
             for ref, record in hosts:
                 call.check_cancelled()
                 master.world.forward(master, ref)
-                call.clock.sleep(master.world.timings.ha_round)
+                call.machine.pause(master.world.timings.ha_round)
                 target = master.world.by_uuid(record['uuid'], master)
                 if step == 2 and target is not None:
                     target.ha_armed = True
@@ -137,7 +137,7 @@ def disable_ha(call: registry.Call) -> None:
     with operations.pool_operation(
         master, db, 'ha_disable', call.task, call.check_cancelled
     ):
-        call.clock.sleep(master.world.timings.ha_round)
+        call.machine.pause(master.world.timings.ha_round)
         for record in db.all('host').values():
             target = master.world.by_uuid(record['uuid'], master)
             if target is not None and master.world.reachable(master, target):

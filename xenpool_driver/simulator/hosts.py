@@ -36,7 +36,7 @@ def on_host(call: registry.Call, host: str) -> machine.Machine:
 
 
 def _pause(call: registry.Call) -> None:
-    call.clock.sleep(call.machine.world.timings.host_operation)
+    call.machine.pause(call.machine.world.timings.host_operation)
 
 
 @registry.message('host.disable')

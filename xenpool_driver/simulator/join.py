@@ -61,13 +61,11 @@ def _join(
     port = where.port(machine.HTTPS)
     master = peer.login(joiner, address, user, password, port)
     sides = prechecks.Sides(local, served(master), joiner.uuid, joiner.profile)
-    prechecks.run(
-        sides, force, lambda: where.clock.sleep(where.timings.precheck)
-    )
+    prechecks.run(sides, force, lambda: joiner.pause(where.timings.precheck))
     exchange_certificates(joiner, master, sides)
     adopt_certificates(sides)
     _push(joiner, master, sides)
-    where.clock.sleep(where.timings.push)
+    joiner.pause(where.timings.push)
     _take_role(joiner, master, local)
 
 
@@ -97,7 +95,7 @@ def exchange_certificates(
     with operations.pool_operation(
         master, sides.remote, 'exchange_certificates_on_join'
     ):
-        where.clock.sleep(where.timings.certificates)
+        joiner.pause(where.timings.certificates)
         for record in sides.remote.all('host').values():
             await_host(where, master, record)
     if not joiner.profile.bundle_check:

@@ -41,7 +41,9 @@ def start_now(target: machine.Machine, db: database.Database | None) -> None:
     :param db: the database that a coordinator serves; None for a member.
     """
     target.powered = True
-    process = machine.Process(target.role_file, target.clock.now())
+    process = machine.Process(
+        target.role_file, target.secret, target.clock.now()
+    )
     process.database = db
     process.db_open = process.ready = True
     with target.world.lock:
@@ -197,7 +199,9 @@ def _start(target: machine.Machine, booted: bool) -> None:
     with target.world.lock:
         if not target.powered or target.process is not None:
             return
-        process = machine.Process(target.role_file, target.clock.now())
+        process = machine.Process(
+            target.role_file, target.secret, target.clock.now()
+        )
         target.process = process
     scripts = {
         machine.MASTER: _master,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import random
 import typing
 
 from xenpool_driver.simulator import clock as clock_module
@@ -48,6 +49,7 @@ class Process:
     """A running toolstack.
 
     :ivar role: as cached when it started.
+    :ivar secret: the pool's, as read when it started.
     :ivar database: the pool's, on a coordinator.
     :ivar local_sessions: opened by slave_local_login*; reference -> user.
     :ivar emergency: what all but the emergency calls are answered with.
@@ -63,8 +65,9 @@ class Process:
     :ivar swept: the database's generation after the last sweep.
     """
 
-    def __init__(self, role: Role, started: float) -> None:
+    def __init__(self, role: Role, secret: str, started: float) -> None:
         self.role = role
+        self.secret = secret
         self.started = started
         self.database: database.Database | None = None
         self.local_sessions: dict[str, str] = {}
@@ -142,6 +145,11 @@ class Machine:
         return self.world.clock
 
     @property
+    def rng(self) -> random.Random:
+        """The world's source of all randomness."""
+        return self.world.rng
+
+    @property
     def local_sessions(self) -> dict[str, str]:
         """The sessions of slave_local_login*; they die with the process."""
         return {} if self.process is None else self.process.local_sessions
@@ -154,6 +162,11 @@ class Machine:
         """
         role = self.role_file if self.process is None else self.process.role
         return role.kind, role.address
+
+    @property
+    def running_secret(self) -> str:
+        """The pool's secret as the running process knows it."""
+        return self.secret if self.process is None else self.process.secret
 
     @property
     def is_master(self) -> bool:
@@ -227,6 +240,19 @@ class Machine:
             return True
         self.clock.sleep(self.world.timings.wrong_password)
         return False
+
+    def pause(self, seconds: float) -> None:
+        """Let work that this toolstack does take ``seconds`` (simulated).
+
+        :raises Drop: when the toolstack ends meanwhile: what the work would
+            have done next is not done.
+        """
+        process = self._running()
+        self.clock.sleep(seconds)
+        if self.frozen:
+            self.world.wait_for(lambda: process.ended or not self.frozen)
+        if process.ended:
+            raise faults.Drop
 
     def change_password(self, password: str) -> None:
         """Set root's password here and on all members that can be told."""

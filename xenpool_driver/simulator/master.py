@@ -53,7 +53,7 @@ def _designate(call: registry.Call, old: machine.Machine, host: str) -> None:
             raise errors.ApiError('HA_IS_ENABLED')
         db.set('pool', ref, last_update_sync='19700101T00:00:00Z')
     back_up(old, db)
-    where.clock.sleep(where.timings.designate)
+    old.pause(where.timings.designate)
     peers = [peer for peer in hosts_of(where, old, db) if peer is not new]
     propose(new, [*peers, new])
     commit(new, peers, old)
@@ -218,7 +218,7 @@ def recover_slaves(call: registry.Call) -> list[str]:
             continue
         if target.secret != source.secret:
             continue
-        where.clock.sleep(where.timings.recover)
+        source.pause(where.timings.recover)
         become_slave(target, source.address)
         recovered.insert(0, ref)
     return recovered
@@ -267,7 +267,7 @@ def hello(call: registry.Call, host_uuid: str, host_address: str) -> str:
 @registry.message('pool.initial_auth')
 def initial_auth(call: registry.Call) -> str:
     """Hand out the pool's secret."""
-    return str(call.machine.secret)
+    return str(call.machine.running_secret)
 
 
 @registry.message('host.propose_new_master', emergency=True, needs_db=False)
@@ -310,7 +310,7 @@ def enable_tls_verification(call: registry.Call) -> None:
     with operations.pool_operation(
         call.machine, db, 'tls_verification_enable', call.task
     ):
-        call.clock.sleep(call.machine.world.timings.host_operation)
+        call.machine.pause(call.machine.world.timings.host_operation)
         for host in db.refs('host'):
             db.set('host', host, tls_verification_enabled=True)
         for ref in db.refs('pool'):

@@ -39,7 +39,7 @@ def login(
     if target is None:
         _knock(address, port, user, password)
         raise errors.ApiError('JOINING_HOST_SERVICE_FAILED')
-    world.clock.sleep(world.timings.login)
+    source.pause(world.timings.login)
     _connect(source, target)
     target.gate(LOGIN)
     kind, master = target.role

@@ -72,7 +72,7 @@ def find_rival(
             continue
         if other.role_file.kind != machine.MASTER:
             continue
-        if other.secret == target.secret and target.world.reachable(
+        if other.running_secret == target.secret and target.world.reachable(
             target, other
         ):
             return other

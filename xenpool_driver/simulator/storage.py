@@ -82,7 +82,7 @@ def forget(db: database.Database, sr: str) -> None:
 
 
 def _pause(call: registry.Call) -> None:
-    call.clock.sleep(call.machine.world.timings.storage_operation)
+    call.machine.pause(call.machine.world.timings.storage_operation)
 
 
 @registry.message('PBD.plug')

@@ -42,7 +42,7 @@ def check_state(
 
 
 def _pause(call: registry.Call) -> None:
-    call.clock.sleep(call.machine.world.timings.vm_operation)
+    call.machine.pause(call.machine.world.timings.vm_operation)
 
 
 def _check_not_blocked(vm: database.Record, ref: str, op: str) -> None:
@@ -247,7 +247,7 @@ def migrate(call: registry.Call, vm: str, host: str) -> None:
     """Move a guest whose move was found possible."""
     db = call.db
     with operations.object_operation(db, 'VM', vm, 'pool_migrate', call.task):
-        call.clock.sleep(call.machine.world.timings.migration)
+        call.machine.pause(call.machine.world.timings.migration)
         db.set('VM', vm, resident_on=host)
 
 

@@ -181,7 +181,8 @@ class World:
             return None
         if not self.reachable(member, target):
             return None
-        return target.process if target.secret == member.secret else None
+        same = target.running_secret == member.running_secret
+        return target.process if same else None
 
     def members_of(self, master: machine.Machine) -> list[machine.Machine]:
         """Return the running members that ``master`` reaches."""
@@ -191,7 +192,7 @@ class World:
             if other is not master
             and self.reachable(master, other)
             and other.role == (machine.SLAVE, master.address)
-            and other.secret == master.secret
+            and other.running_secret == master.running_secret
         ]
 
     # -- calls between machines ------------------------------------------

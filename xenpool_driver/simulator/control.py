@@ -1,0 +1,278 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The simulator's strings, to be pulled over HTTP on a loopback port.
+
+Everything is JSON. The same can be done in Python: ``Simulation.clock``,
+``.faults``, ``.world`` and :mod:`xenpool_driver.simulator.mishaps`.
+
+==========================  ================================================
+``GET /state``              the hosts: role, phase, power; the clock
+``GET /clock``              ``{"now", "iso", "scale"}``
+``POST /clock``             ``{"advance": SECONDS}`` and/or ``{"scale": X}``
+``GET /calls``              ``{host: {method: executions}}``
+``DELETE /calls``           start counting anew
+``GET /faults``             the rules that are armed, by number
+``POST /faults``            arm a rule; answers ``{"number": N}``
+``DELETE /faults``          disarm all; ``/faults/N``: one
+``POST /hosts/H/MISHAP``    one of :data:`.mishaps.MISHAPS`
+``POST /partition``         ``{"between": [H, H]}``
+``DELETE /partition``       let everybody reach everybody again
+``GET /records/H``          the records that host H serves
+==========================  ================================================
+
+A rule: ``{"method": "pool.*", "host": H, "params": {"0": VALUE}, "nth": 1,
+"times": 1, "probability": 1, "actions": [{"kind": "refuse", "code": C,
+"params": []}]}``; all but ``actions`` may be left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import http
+import http.server
+import json
+import logging
+import threading
+import typing
+
+from xenpool_driver.simulator import (
+    errors,
+    faults,
+    machine,
+    mishaps,
+    records_dir,
+    world,
+)
+
+LOG = logging.getLogger(__name__)
+
+Json = typing.Any
+
+
+class Unknown(Exception):
+    """There is no such thing to ask for."""
+
+
+def rule_from(raw: dict[str, Json]) -> faults.Rule:
+    """Return the rule that a request describes.
+
+    :raises ValueError: naming what is wrong with it.
+    """
+    if not isinstance(raw, dict):
+        raise ValueError('a rule is an object')
+    known = {field.name for field in dataclasses.fields(faults.Rule)}
+    unknown = set(raw) - known
+    if unknown:
+        raise ValueError(f'a rule has no {sorted(unknown)[0]!r}')
+    if not raw.get('actions'):
+        raise ValueError('a rule needs actions')
+    try:
+        actions = tuple(
+            faults.Action(
+                **{**action, 'params': tuple(action.get('params', ()))}
+            )
+            for action in raw['actions']
+        )
+        params = {int(k): v for k, v in raw.get('params', {}).items()}
+        return faults.Rule(**{**raw, 'actions': actions, 'params': params})
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f'not a rule: {error}') from error
+
+
+def phase(target: machine.Machine) -> str:
+    """Return in a word or two how far a machine's toolstack is."""
+    process = target.process
+    if not target.powered:
+        return 'off'
+    if process is None:
+        return 'down'
+    if target.frozen:
+        return 'frozen'
+    if process.emergency is not None:
+        return f'emergency {process.emergency.code}'
+    if not process.db_open:
+        return 'waiting for the database'
+    return 'ready' if process.ready else 'starting'
+
+
+class Strings:
+    """What the control endpoint can do to a world."""
+
+    def __init__(self, where: world.World) -> None:
+        self._world = where
+
+    def get(self, path: tuple[str, ...]) -> Json:
+        """Answer a question.
+
+        :raises Unknown: for a path that leads nowhere.
+        """
+        if path == ('state',):
+            return self.state()
+        if path == ('clock',):
+            return self._clock()
+        if path == ('calls',):
+            where = self._world
+            return {
+                m.name: where.faults.counts(m.name) for m in where.machines
+            }
+        if path == ('faults',):
+            return {
+                str(number): {**dataclasses.asdict(rule), 'seen': seen}
+                for number, (rule, seen) in self._world.faults.rules().items()
+            }
+        if len(path) == 2 and path[0] == 'records':
+            return records_dir.dump(self._world.named(path[1]))
+        raise Unknown
+
+    def post(self, path: tuple[str, ...], body: Json) -> Json:
+        """Do something.
+
+        :raises Unknown: for a path that leads nowhere.
+        :raises ValueError: for a body that makes no sense.
+        """
+        if path == ('clock',):
+            self._set_clock(body)
+            return self._clock()
+        if path == ('faults',):
+            return {'number': self._world.faults.add(rule_from(body))}
+        if path == ('partition',):
+            one, other = (self._world.named(n) for n in body['between'])
+            self._world.cut(one, other)
+            return {}
+        if len(path) == 3 and path[0] == 'hosts':
+            mishap = mishaps.MISHAPS.get(path[2])
+            if mishap is not None:
+                mishap(self._world.named(path[1]))
+                return self.state()
+        raise Unknown
+
+    def delete(self, path: tuple[str, ...]) -> Json:
+        """Undo something.
+
+        :raises Unknown: for a path that leads nowhere.
+        """
+        if path == ('calls',):
+            self._world.faults.executed.clear()
+        elif path == ('faults',):
+            self._world.faults.clear()
+        elif path == ('partition',):
+            self._world.heal()
+        elif len(path) == 2 and path[0] == 'faults' and path[1].isdigit():
+            if not self._world.faults.remove(int(path[1])):
+                raise Unknown
+        else:
+            raise Unknown
+        return {}
+
+    def state(self) -> Json:
+        """Return the clock, and where each host stands."""
+        return {
+            'clock': self._clock(),
+            'hosts': [
+                {
+                    'name': target.name,
+                    'address': target.address,
+                    'uuid': target.uuid,
+                    'powered': target.powered,
+                    'phase': phase(target),
+                    'role': target.role[0],
+                    'master_address': target.role[1],
+                    'written_role': target.role_file.kind,
+                    'ha_armed': target.ha_armed,
+                }
+                for target in self._world.machines
+            ],
+        }
+
+    def _clock(self) -> Json:
+        clock = self._world.clock
+        return {
+            'now': clock.now(),
+            'iso': clock.iso(),
+            'scale': clock.scale,
+        }
+
+    def _set_clock(self, body: Json) -> None:
+        clock = self._world.clock
+        if 'scale' in body:
+            clock.set_scale(float(body['scale']))
+        if 'advance' in body:
+            clock.advance(float(body['advance']))
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """One request to the control endpoint."""
+
+    strings: Strings
+
+    def do_GET(self) -> None:  # noqa: N802
+        """Answer a question."""
+        self._answer(lambda path: self.strings.get(path))
+
+    def do_DELETE(self) -> None:  # noqa: N802
+        """Undo something."""
+        self._answer(lambda path: self.strings.delete(path))
+
+    def do_POST(self) -> None:  # noqa: N802
+        """Do something."""
+        self._answer(lambda path: self.strings.post(path, self._body()))
+
+    def _body(self) -> Json:
+        length = int(self.headers.get('Content-Length') or 0)
+        return json.loads(self.rfile.read(length) or b'{}')
+
+    def _answer(self, act: typing.Callable[[tuple[str, ...]], Json]) -> None:
+        path = tuple(part for part in self.path.split('/') if part)
+        try:
+            status, answer = http.HTTPStatus.OK, act(path)
+        except Unknown:
+            status = http.HTTPStatus.NOT_FOUND
+            answer = {'error': f'nothing at {self.path}'}
+        except (ValueError, KeyError, TypeError, errors.ApiError) as error:
+            status = http.HTTPStatus.BAD_REQUEST
+            answer = {'error': str(error)}
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header('Content-Type', 'application/json')
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: typing.Any) -> None:
+        """Log a request at the level of debugging."""
+        LOG.debug(format, *args)
+
+
+class Endpoint:
+    """The control endpoint.
+
+    :param where: the world whose strings it pulls.
+    :param port: on 127.0.0.1; 0: any free one.
+    """
+
+    def __init__(self, where: world.World, port: int = 0) -> None:
+        handler = type('Handler', (_Handler,), {'strings': Strings(where)})
+        self._server = http.server.ThreadingHTTPServer(
+            ('127.0.0.1', port), handler
+        )
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(
+            target=self._server.serve_forever,
+            name='simulator-control',
+            daemon=True,
+        )
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host, port = self._server.server_address[:2]
+        return f'http://{host!s}:{port}'
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answer no more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

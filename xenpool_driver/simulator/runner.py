@@ -1,0 +1,163 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Running a simulation from a command line until it is told to end."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import signal
+import sys
+import threading
+import types
+
+from xenpool_driver.simulator import profiles, records_dir, simulation
+
+OK, FAILED, USAGE = 0, 1, 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``simulator run`` to ``parser``."""
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        '--hosts',
+        type=int,
+        default=3,
+        metavar='N',
+        help='so many stand-alone hosts (default: 3)',
+    )
+    what.add_argument(
+        '--topology', metavar='FILE', help='hosts and pools of a YAML file'
+    )
+    what.add_argument(
+        '--records',
+        metavar='DIR',
+        help='recorded pools: each JSON file of DIR is one',
+    )
+    parser.add_argument(
+        '--address',
+        default='127.0.0.11',
+        help='of the first host; the others take the next ones'
+        ' (default: 127.0.0.11)',
+    )
+    parser.add_argument(
+        '--port',
+        type=int,
+        default=8443,
+        help='of HTTPS, on every address (default: 8443)',
+    )
+    parser.add_argument(
+        '--http-port',
+        type=int,
+        default=8080,
+        help='of plain HTTP, on every address (default: 8080)',
+    )
+    parser.add_argument(
+        '--password',
+        default='xenroot',
+        help="root's, on every host (default: xenroot)",
+    )
+    parser.add_argument(
+        '--time-scale',
+        type=float,
+        default=1.0,
+        metavar='F',
+        help='let time run F times as fast as life (default: 1)',
+    )
+    parser.add_argument(
+        '--state-dir',
+        metavar='DIR',
+        help='keep certificates here; clients trust DIR/ca.pem',
+    )
+    parser.add_argument(
+        '--control-port',
+        type=int,
+        metavar='P',
+        help='of the control endpoint, on 127.0.0.1',
+    )
+    parser.add_argument(
+        '--version-profile',
+        default=profiles.CURRENT.name,
+        choices=sorted(profiles.PROFILES),
+        help='the release that the hosts pretend to be (default: current)',
+    )
+    parser.add_argument(
+        '--seed', type=int, metavar='N', help='decides all that is random'
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status."""
+    if not options.hosts >= 1:
+        print(f'--hosts {options.hosts}: at least 1', file=sys.stderr)
+        return USAGE
+    try:
+        simulated = make(options)
+        simulated.start()
+    except (ValueError, records_dir.BadRecords) as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    try:
+        announce(simulated)
+        wait_for_signal()
+    finally:
+        simulated.stop()
+    return OK
+
+
+def make(options: argparse.Namespace) -> simulation.Simulation:
+    """Return the simulation that ``options`` describe, not started."""
+    state_dir = options.state_dir
+    return simulation.Simulation(
+        options.hosts,
+        topology_file=options.topology,
+        records=options.records,
+        address=options.address,
+        port=options.port,
+        http_port=options.http_port,
+        password=options.password,
+        time_scale=options.time_scale,
+        state_dir=None if state_dir is None else pathlib.Path(state_dir),
+        control_port=options.control_port,
+        version_profile=options.version_profile,
+        seed=options.seed,
+    )
+
+
+def announce(simulated: simulation.Simulation) -> None:
+    """Print a line per host, then ``ready``."""
+    for host in simulated.hosts:
+        print(f'host {host.name} {host.url} {host.uuid}')
+    if simulated.control is not None:
+        print(f'control {simulated.control.url}', file=sys.stderr)
+    print('ready', flush=True)
+
+
+def wait_for_signal() -> None:
+    """Return at SIGTERM or SIGINT."""
+    ended = threading.Event()
+
+    def end(number: int, frame: types.FrameType | None) -> None:
+        ended.set()
+
+    previous = {
+        number: signal.signal(number, end)
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        ended.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``python -m xenpool_driver.simulator``."""
+    parser = argparse.ArgumentParser(
+        prog='python -m xenpool_driver.simulator',
+        description='An XAPI made of Python: hosts without hardware.',
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(argv))

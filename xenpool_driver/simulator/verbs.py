@@ -1,0 +1,17 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The modules whose messages are simulated by hand."""
+
+from __future__ import annotations
+
+from xenpool_driver.simulator import (
+    eject,
+    ha,
+    hosts,
+    join,
+    master,
+    storage,
+    vms,
+)
+
+MODULES = (eject, ha, hosts, join, master, storage, vms)
+"""Importing this file registers the messages of all of them."""
