@@ -39,9 +39,7 @@ def judge(case: dict[str, typing.Any], force: bool) -> model.Report:
     pool = case['coordinator']
     if pool is None and case['master_address'] == case['called_on']:
         pool = case['joiner']
-    return offline.judge(
-        case['joiner'], pool, force, parse=records.snapshot
-    )
+    return offline.judge(case['joiner'], pool, force, parse=records.snapshot)
 
 
 def sorted_if_free(
@@ -91,9 +89,7 @@ def test_every_failure_names_its_objects_and_a_remedy() -> None:
 
 
 def test_all_rules_broken_at_once_are_all_listed() -> None:
-    case = load(
-        RECORDINGS / 'refusals' / '203-all-broken-from-rule-2.json'
-    )
+    case = load(RECORDINGS / 'refusals' / '203-all-broken-from-rule-2.json')
     codes = {
         finding.predicts[0]
         for finding in judge(case, False).failures

@@ -65,7 +65,7 @@ def host(raw: Raw, master: bool = True) -> tuple[str, dict[str, typing.Any]]:
     return chosen, raw['host'][chosen]
 
 
-def add(raw: Raw, cls: str, name: str, **fields: typing.Any) -> str:
+def add(raw: Raw, cls: str, name: str, /, **fields: typing.Any) -> str:
     """Add a record; return its reference, made of ``name``."""
     ref = f"OpaqueRef:{cls}-{name}"
     raw[cls][ref] = {'uuid': f"uuid-{cls}-{name}", **fields}

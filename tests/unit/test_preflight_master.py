@@ -1,0 +1,100 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""What a change of master meets."""
+
+from __future__ import annotations
+
+import typing
+
+from tests.unit import raw_pools
+from xenpool_driver import model
+from xenpool_driver.preflight import master
+
+only, host = raw_pools.only, raw_pools.host
+
+
+def judge(raw: raw_pools.Raw, **options: typing.Any) -> model.Report:
+    uuid = host(raw, master=False)[1]['uuid']
+    return master.check(raw_pools.parse(raw), uuid, **options)
+
+
+def test_nothing_speaks_against_it() -> None:
+    assert judge(raw_pools.three()).worst is model.Severity.PASS
+
+
+def test_ha_forbids_it_unless_suspended() -> None:
+    raw = raw_pools.three()
+    only(raw, 'pool')['ha_enabled'] = True
+    assert judge(raw).first_refusal == ('HA_IS_ENABLED',)
+    assert judge(raw, suspend_ha=True).failures == ()
+
+
+def test_competitor_is_refused_by_its_own_code() -> None:
+    raw = raw_pools.three()
+    operations = only(raw, 'pool')['current_operations']
+    operations['OpaqueRef:t'] = 'designate_new_master'
+    assert judge(raw).first_refusal == ('DESIGNATE_NEW_MASTER_IN_PROGRESS',)
+    operations['OpaqueRef:t'] = 'eject'
+    assert judge(raw).worst is model.Severity.WARN
+
+
+def test_dead_target() -> None:
+    raw = raw_pools.three()
+    ref, record = host(raw, master=False)
+    raw['host_metrics'][record['metrics']]['live'] = False
+    assert judge(raw).first_refusal == ('HOST_OFFLINE', ref)
+
+
+def test_every_member_must_live() -> None:
+    raw = raw_pools.three()
+    target = host(raw, master=False)[0]
+    third = next(
+        ref
+        for ref in raw['host']
+        if ref not in (target, only(raw, 'pool')['master'])
+    )
+    record = raw['host'][third]
+    raw['host_metrics'][record['metrics']]['live'] = False
+    (finding,) = judge(raw).failures
+    assert record['name_label'] in finding.message
+    raw['host_metrics'][record['metrics']]['live'] = True
+    (finding,) = judge(raw, unreachable={record['uuid']: 'refused'}).failures
+    assert 'refused' in finding.message
+    raw['host_metrics'].clear()
+    assert judge(raw).worst is model.Severity.UNKNOWN
+
+
+def test_older_target_would_strand_newer_members() -> None:
+    raw = raw_pools.three()
+    host(raw, master=False)[1]['software_version']['platform_version'] = (
+        '3.3.0'
+    )
+    (finding,) = judge(raw).failures
+    assert finding.check == 'versions'
+    raw = raw_pools.three()
+    host(raw, master=False)[1]['software_version']['platform_version'] = (
+        '3.10.0'
+    )
+    assert judge(raw).failures == ()
+
+
+def test_change_done_moments_ago() -> None:
+    raw = raw_pools.three()
+    (finding,) = judge(raw, designated_at=100.0, now=140.0).failures
+    assert 'wait 20 s' in finding.remedy
+    assert judge(raw, designated_at=100.0, now=161.0).failures == ()
+    started = float(host(raw)[1]['other_config']['agent_start_time'])
+    report = judge(raw, now=started + 5)
+    assert report.failures == ()
+    assert report.worst is model.Severity.WARN
+
+
+def test_present_master_is_done_already() -> None:
+    raw = raw_pools.three()
+    uuid = host(raw)[1]['uuid']
+    report = master.check(raw_pools.parse(raw), uuid)
+    assert report.worst is model.Severity.PASS
+
+
+def test_stranger_is_refused() -> None:
+    report = master.check(raw_pools.parse(raw_pools.three()), 'nobody')
+    assert 'no member' in report.failures[0].message

@@ -1,0 +1,305 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The audit of an aggregate against its pool."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+
+import pytest
+
+from tests.unit import raw_pools
+from xenpool_driver import model, reconcile
+
+only, host, add = raw_pools.only, raw_pools.host, raw_pools.add
+
+UUID = 'uuid-of-the-aggregate'
+
+
+def world() -> tuple[raw_pools.Raw, typing.Any, dict[str, str | None]]:
+    """Return a pool, the aggregate that it is, and its members' views."""
+    raw = raw_pools.three()
+    pool = only(raw, 'pool')
+    pool['name_label'] = 'prod'
+    pool['other_config'][model.OWNER_KEY] = UUID
+    names = {
+        f"compute-{record['name_label']}": record['uuid']
+        for record in raw['host'].values()
+    }
+    _, master = host(raw)
+    leader = f"compute-{master['name_label']}"
+    aggregate = types.SimpleNamespace(
+        uuid=UUID,
+        name='prod',
+        hosts=list(names),
+        metadata={
+            **names,
+            'hypervisor_pool': 'true',
+            model.MASTER_KEY: leader,
+            model.POOL_UUID_KEY: pool['uuid'],
+        },
+    )
+    views: dict[str, str | None] = {
+        name: '' if name == leader else master['address'] for name in names
+    }
+    return raw, aggregate, views
+
+
+def audit(
+    raw: raw_pools.Raw,
+    aggregate: typing.Any,
+    views: dict[str, str | None],
+    **options: typing.Any,
+) -> tuple[model.Finding, ...]:
+    parsed = raw_pools.parse(raw, clock_offset=0.0)
+    return reconcile.audit(
+        reconcile.Declared.of(aggregate), parsed, views, **options
+    )
+
+
+def bad(
+    found: tuple[model.Finding, ...],
+) -> list[tuple[str, model.Severity]]:
+    return [
+        (f.check, f.severity)
+        for f in found
+        if f.severity is not model.Severity.PASS
+    ]
+
+
+def fixes(raw: raw_pools.Raw, aggregate: typing.Any) -> dict[str, typing.Any]:
+    return reconcile.metadata_fixes(
+        reconcile.Declared.of(aggregate), raw_pools.parse(raw)
+    )
+
+
+FAIL, WARN, UNKNOWN = (
+    model.Severity.FAIL,
+    model.Severity.WARN,
+    model.Severity.UNKNOWN,
+)
+
+
+def test_pool_that_is_as_declared_passes() -> None:
+    raw, aggregate, views = world()
+    assert bad(audit(raw, aggregate, views)) == []
+    assert fixes(raw, aggregate) == {}
+
+
+def test_member_that_is_gone() -> None:
+    raw, aggregate, views = world()
+    ref, record = host(raw, master=False)
+    del raw['host'][ref]
+    raw['Certificate'] = {
+        k: v for k, v in raw['Certificate'].items() if v['host'] != ref
+    }
+    (finding,) = [
+        f for f in audit(raw, aggregate, views) if f.check == 'members'
+    ]
+    assert finding.severity is FAIL
+    assert f"compute-{record['name_label']}" in finding.message
+    assert 'xenpool aggregate' in finding.remedy
+
+
+def test_member_that_nobody_declared() -> None:
+    raw, aggregate, views = world()
+    _, record = host(raw, master=False)
+    name = f"compute-{record['name_label']}"
+    aggregate.hosts.remove(name)
+    del aggregate.metadata[name], views[name]
+    assert bad(audit(raw, aggregate, views)) == [('members', FAIL)]
+    joining = audit(raw, aggregate, views, joining=[record['uuid']])
+    assert bad(joining) == []
+    record['enabled'] = False
+    raw['host_metrics'][record['metrics']]['live'] = False
+    assert bad(audit(raw, aggregate, views)) == [('residue', WARN)]
+
+
+def test_host_without_uuid() -> None:
+    raw, aggregate, views = world()
+    aggregate.hosts.append('late')
+    assert bad(audit(raw, aggregate, views)) == [('members', FAIL)]
+
+
+def test_master_has_moved() -> None:
+    raw, aggregate, views = world()
+    right = aggregate.metadata[model.MASTER_KEY]
+    aggregate.metadata[model.MASTER_KEY] = 'compute-elsewhere'
+    assert bad(audit(raw, aggregate, views)) == [('master', FAIL)]
+    assert fixes(raw, aggregate) == {model.MASTER_KEY: right}
+
+
+def test_pool_uuid_has_changed() -> None:
+    raw, aggregate, views = world()
+    aggregate.metadata[model.POOL_UUID_KEY] = 'old'
+    assert bad(audit(raw, aggregate, views)) == [('pool-uuid', FAIL)]
+    assert fixes(raw, aggregate) == {
+        model.POOL_UUID_KEY: only(raw, 'pool')['uuid']
+    }
+
+
+def test_stamp() -> None:
+    raw, aggregate, views = world()
+    config = only(raw, 'pool')['other_config']
+    del config[model.OWNER_KEY]
+    assert bad(audit(raw, aggregate, views)) == [('owner', WARN)]
+    config[model.OWNER_KEY] = 'somebody'
+    assert bad(audit(raw, aggregate, views)) == [('owner', FAIL)]
+    aggregate.metadata[model.MASTER_KEY] = 'wrong'
+    assert fixes(raw, aggregate) == {}
+
+
+def test_name() -> None:
+    raw, aggregate, views = world()
+    only(raw, 'pool')['name_label'] = 'other'
+    assert bad(audit(raw, aggregate, views)) == [('name', WARN)]
+
+
+def test_dead_and_disabled_members() -> None:
+    raw, aggregate, views = world()
+    _, record = host(raw, master=False)
+    record['enabled'] = False
+    assert bad(audit(raw, aggregate, views)) == [('live', WARN)]
+    raw['host_metrics'][record['metrics']]['live'] = False
+    assert bad(audit(raw, aggregate, views)) == [('live', FAIL)]
+    del raw['host_metrics'][record['metrics']]
+    assert bad(audit(raw, aggregate, views)) == [('live', UNKNOWN)]
+
+
+@pytest.mark.parametrize(
+    ('view', 'severity'), [('', FAIL), ('127.9.9.9', FAIL), (None, UNKNOWN)]
+)
+def test_members_that_disagree(
+    view: str | None, severity: model.Severity
+) -> None:
+    raw, aggregate, views = world()
+    name = f"compute-{host(raw, master=False)[1]['name_label']}"
+    views[name] = view
+    found = audit(raw, aggregate, views)
+    assert bad(found) == [('member-views', severity)]
+
+
+def test_master_that_obeys_somebody_else() -> None:
+    raw, aggregate, views = world()
+    views[aggregate.metadata[model.MASTER_KEY]] = '127.9.9.9'
+    assert bad(audit(raw, aggregate, views)) == [('member-views', FAIL)]
+
+
+def test_versions_and_updates() -> None:
+    raw, aggregate, views = world()
+    _, record = host(raw, master=False)
+    record['software_version']['platform_version'] = '3.3.0'
+    assert bad(audit(raw, aggregate, views)) == [('versions', WARN)]
+    record['software_version']['platform_version'] = '3.4.0'
+    record['updates'] = [add(raw, 'pool_update', 'u', name_label='hotfix')]
+    record['pending_guidances'] = ['reboot_host']
+    assert bad(audit(raw, aggregate, views)) == [('updates', WARN)] * 2
+
+
+def test_shared_storage() -> None:
+    raw, aggregate, views = world()
+    raw_pools.add_sr(raw, 'nfs', list(raw['host'])[:2], shared=True)
+    assert bad(audit(raw, aggregate, views)) == [('shared-storage', WARN)]
+    next(iter(raw['PBD'].values()))['currently_attached'] = False
+    assert bad(audit(raw, aggregate, views)) == [('shared-storage', WARN)] * 2
+    del raw['PBD']
+    assert bad(audit(raw, aggregate, views)) == [('shared-storage', UNKNOWN)]
+
+
+def test_tls_and_ha() -> None:
+    raw, aggregate, views = world()
+    host(raw, master=False)[1]['tls_verification_enabled'] = False
+    only(raw, 'pool').update(
+        ha_enabled=True,
+        ha_host_failures_to_tolerate='2',
+        ha_plan_exists_for='1',
+    )
+    assert bad(audit(raw, aggregate, views)) == [('tls', WARN), ('ha', WARN)]
+
+
+def test_clocks() -> None:
+    raw, aggregate, views = world()
+    declared = reconcile.Declared.of(aggregate)
+    snapshot = raw_pools.parse(raw)
+    names = list(aggregate.hosts)
+    assert bad(reconcile.audit(declared, snapshot, views)) == [
+        ('clocks', UNKNOWN)
+    ]
+    ahead = dataclasses.replace(snapshot, clock_offset=9.0)
+    (finding,) = [
+        f
+        for f in reconcile.audit(declared, ahead, views)
+        if f.check == 'clocks'
+    ]
+    assert 'this machine' in finding.message
+    spread = {names[0]: -4.0, names[1]: 1.0, names[2]: None}
+    found = audit(raw, aggregate, views, clocks=spread)
+    assert [f.severity for f in found if f.check == 'clocks'][-1] is WARN
+
+
+def test_certificates() -> None:
+    raw, aggregate, views = world()
+    cert = next(iter(raw['Certificate'].values()))
+    cert['not_after'] = '20260101T00:00:00Z'
+    end = 1767225600.0
+    found = audit(raw, aggregate, views, now=end - 40 * 86400)
+    assert bad(found) == []
+    found = audit(raw, aggregate, views, now=end - 86400)
+    assert bad(found) == [('certificates', WARN)]
+    found = audit(raw, aggregate, views, now=end)
+    assert bad(found) == [('certificates', FAIL)]
+    cert['host'] = 'OpaqueRef:gone'
+    assert bad(audit(raw, aggregate, views)) == [('residue', WARN)]
+
+
+def test_unread_pool_is_unknown_everywhere() -> None:
+    _, aggregate, views = world()
+    found = reconcile.audit(
+        reconcile.Declared.of(aggregate),
+        raw_pools.records.snapshot(
+            {}, unreadable={'pool': 'RBAC', 'host': 'RBAC'}
+        ),
+        views,
+    )
+    assert {f.severity for f in found} == {UNKNOWN}
+
+
+SETTLED = [
+    (kind, seen, settlement)
+    for (kind, seen), settlement in reconcile.SETTLEMENTS.items()
+]
+
+
+@pytest.mark.parametrize(
+    ('kind', 'seen', 'settlement'),
+    SETTLED,
+    ids=[f"{kind}-{seen.name}" for kind, seen, _ in SETTLED],
+)
+def test_each_settlement_is_told(
+    kind: str,
+    seen: reconcile.Observation,
+    settlement: reconcile.Settlement,
+) -> None:
+    """Only what was asked for succeeds; all else has a reason."""
+    assert reconcile.settle(kind, seen) is settlement
+    assert settlement.outcome in ('succeeded', 'failed', 'undone')
+    assert bool(settlement.reason) == (settlement.outcome != 'succeeded')
+
+
+def test_blindness_settles_every_kind_as_failed() -> None:
+    kinds = {kind for kind, _ in reconcile.SETTLEMENTS}
+    for kind in kinds:
+        seen = reconcile.settle(kind, reconcile.Observation.UNKNOWN)
+        assert seen.outcome == 'failed'
+        goals = [
+            s.outcome
+            for (k, _), s in reconcile.SETTLEMENTS.items()
+            if k == kind
+        ]
+        assert goals.count('succeeded') == 1
+
+
+def test_observation_of_another_kind_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        reconcile.settle('join', reconcile.Observation.EJECTED)
