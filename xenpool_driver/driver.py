@@ -75,7 +75,9 @@ class XenAPIPoolDriver(base.PoolDriver):
     def init_host(self, host: str) -> None:
         config.host_access(self.site.conf, host)
         for interrupted in self.site.store.expired_operations():
-            row = self.site.store.get_aggregate(interrupted.aggregate_uuid)
+            row = self.site.store.get_aggregate(
+                interrupted.aggregate_uuid, dismissed=True
+            )
             if host == interrupted.host or host in row.hosts:
                 self._settle(row, interrupted)
 

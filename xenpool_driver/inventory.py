@@ -89,7 +89,9 @@ def take(pool: snapshot.PoolSnapshot, host_uuid: str) -> Inventory:
         pool=_pool(pool, pool.pool),
         networks=_networks(pool),
         pifs={pif.name: _pif(pif) for pif in pool.pifs_of(host)},
-        srs={sr.uuid: _sr(sr) for sr in pool.srs.values()},
+        srs={
+            sr.uuid: _sr(sr) for sr in pool.srs.values() if not sr.is_tools_sr
+        },
         pbds=_pbds(pool, host),
         vms={
             vm.uuid: _vm(vm)
@@ -197,7 +199,7 @@ def _pbds(
     found = {}
     for pbd in records.pbds_of(host):
         sr = records.srs.get(pbd.sr) if pbd.sr else None
-        if sr is not None:
+        if sr is not None and not sr.is_tools_sr:  # a pool has its own
             found[sr.uuid] = _item(
                 pbd,
                 {

@@ -412,7 +412,7 @@ def dismiss(site: operation.Site, row: store.Aggregate) -> store.Aggregate:
     operation_, _ = site.store.begin(
         row.uuid,
         'dismiss',
-        '',
+        None,
         site.owner,
         site.conf.xenpool.lease_duration,
         {},

@@ -148,12 +148,17 @@ class SetMaster(Mastership):
         self.refuse_failures(report)
 
     def _last_designated(self) -> float | None:
-        """Return when the master was last changed by us, or None."""
+        """Return when a change of master last ended badly, or None.
+
+        One that succeeded was seen to be complete on every member.
+        """
         return max(
             (
                 past.ended_at
                 for past in self.site.store.list_operations(self.row.uuid)
-                if past.kind == self.kind and past.ended_at is not None
+                if past.kind == self.kind
+                and past.ended_at is not None
+                and past.outcome != 'succeeded'
             ),
             default=None,
         )
