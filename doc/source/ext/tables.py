@@ -100,6 +100,26 @@ def releases() -> list[str]:
     ]
 
 
+def mishaps() -> list[str]:
+    """Return what can happen to a whole host."""
+    from xenpool_driver.simulator import mishaps as module
+
+    return [
+        'Mishaps',
+        '-------',
+        '',
+        'What can happen to a whole host:',
+        '',
+        *table(
+            ('mishap', 'what happens'),
+            (
+                (f"``{name}``", (happen.__doc__ or '').partition('\n')[0])
+                for name, happen in module.MISHAPS.items()
+            ),
+        ),
+    ]
+
+
 def faults() -> list[str]:
     """Return what can be made to go wrong."""
     from xenpool_driver.simulator import faults as module
@@ -180,6 +200,7 @@ TABLES: dict[str, typing.Callable[[], list[str]]] = {
     'forget-checks': forget_checks,
     'master-checks': master_checks,
     'releases': releases,
+    'mishaps': mishaps,
     'faults': faults,
     'not-simulated': not_simulated,
     'release-notes': release_notes,
