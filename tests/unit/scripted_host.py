@@ -162,7 +162,14 @@ class ScriptedHost:
         with self._lock:
             self.connections += 1
         if self._tls is not None:
-            connection = self._tls.wrap_socket(connection, server_side=True)
+            connection = self._tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+            try:
+                connection.do_handshake()
+            except OSError:
+                connection.close()
+                raise
         with self._lock:
             self._open.add(connection)
         return connection
@@ -202,11 +209,18 @@ class ScriptedHost:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
+    disable_nagle_algorithm = True
     scripted: ScriptedHost
 
     def setup(self) -> None:
         self.request = self.scripted.opened(self.request)
         super().setup()
+
+    def finish(self) -> None:
+        super().finish()
+        with contextlib.suppress(OSError):
+            self.request.shutdown(socket.SHUT_RDWR)
+        self.request.close()
 
     def log_message(self, *args: typing.Any) -> None:
         """Keep quiet."""

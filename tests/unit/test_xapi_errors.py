@@ -37,7 +37,7 @@ MAYBE_SENT = (
     ConnectionResetError(104, 'Connection reset by peer'),
     ConnectionAbortedError(),
     BrokenPipeError(),
-    http.client.RemoteDisconnected(),
+    http.client.RemoteDisconnected(''),
     ssl.SSLEOFError(8, 'EOF occurred in violation of protocol'),
     ssl.SSLZeroReturnError(),
     ssl.SSLError(1, 'sslv3 alert'),

@@ -17,7 +17,7 @@ import pytest
 import XenAPI
 
 from tests.unit import scripted_host
-from xenpool_driver import exceptions
+from xenpool_driver import conf, exceptions
 from xenpool_driver.xapi import (
     client,
     connections,
@@ -199,7 +199,9 @@ def test_eight_threads_share_one_login(
         ]
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = [right for turn in pool.map(work, range(8)) for right in turn]
+        answers = [
+            right for turn in pool.map(work, range(8)) for right in turn
+        ]
     assert answers == [True] * 800
     assert host.counts() == {LOGIN: 1, 'host.get_by_uuid': 800}
     assert host.connections <= 8
@@ -329,7 +331,7 @@ def factory() -> tuple[mock.Mock, mock.Mock]:
 
 
 def access() -> typing.Any:
-    return connections.conf.HostAccess(
+    return conf.HostAccess(
         'xen01', 'https://192.0.2.1', 'root', scripted_host.PASSWORD
     )
 
@@ -388,9 +390,7 @@ def everything(error: BaseException) -> collections.abc.Iterator[str]:
         yield ''.join(traceback.format_exception(one))
         for frame, _ in traceback.walk_tb(one.__traceback__):
             yield from _locals(frame)
-        stack += [
-            other for other in (one.__cause__, one.__context__) if other
-        ]
+        stack += [other for other in (one.__cause__, one.__context__) if other]
 
 
 def _locals(frame: types.FrameType) -> collections.abc.Iterator[str]:
@@ -435,9 +435,7 @@ def test_no_error_shows_a_password(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     host.answers[method] = answer
-    doors = connections.Connections(
-        {'xen01': host.access(read_timeout=0.3)}
-    )
+    doors = connections.Connections({'xen01': host.access(read_timeout=0.3)})
     with pytest.raises(exceptions.XapiError) as caught:
         doors.client('xen01').join('192.0.2.1', 'root', SECRET)
     assert_hidden(everything(caught.value))
@@ -481,7 +479,5 @@ def test_secret_is_hidden_however_it_is_escaped(form: str) -> None:
 
 def test_client_is_told_by_its_name(host: scripted_host.ScriptedHost) -> None:
     doors = connections.Connections({'xen01': host.access()})
-    assert repr(doors.client('xen01')) == (
-        f"<Client of xen01 at {host.url}>"
-    )
+    assert repr(doors.client('xen01')) == (f"<Client of xen01 at {host.url}>")
     assert isinstance(doors.local_client('xen01'), client.LocalClient)

@@ -187,9 +187,7 @@ def test_nothing_was_sent_when_tls_never_answers(
             url=f"https://{address}:{port}", connect_timeout=0.2
         )
         home = session.HostSession(access)
-        with pytest.raises(
-            exceptions.XapiUnavailable, match='no connection'
-        ):
+        with pytest.raises(exceptions.XapiUnavailable, match='no connection'):
             home.change('Async.pool.eject', 'OpaqueRef:host')
 
 
@@ -210,9 +208,7 @@ def test_host_that_accepts_no_connection_is_unavailable(
         access = host.access(
             url=f"http://{address}:{port}", connect_timeout=0.2
         )
-        with pytest.raises(
-            exceptions.XapiUnavailable, match='no connection'
-        ):
+        with pytest.raises(exceptions.XapiUnavailable, match='no connection'):
             session.HostSession(access).change('Async.pool.eject', 'x')
     finally:
         for one in (*waiting, full):

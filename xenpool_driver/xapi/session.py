@@ -56,6 +56,19 @@ class _Outcome:
     expired: bool = False
     stale: bool = False
 
+    def get(self) -> typing.Any:
+        """Return the value, or raise the error.
+
+        :raises XapiError: it failed.
+        """
+        error, self.error = self.error, None
+        try:
+            if error is not None:
+                raise error
+            return self.value
+        finally:
+            del error  # it knows this frame: without a cycle both go soon
+
 
 _Call = collections.abc.Callable[[typing.Any], typing.Any]
 """Makes the call on the XenAPI session that it is given."""
@@ -178,9 +191,7 @@ class HostSession:
             )
         if outcome.expired:
             self._forget(session)
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.value
+        return outcome.get()
 
     def login(self, timeout: float | None = None) -> None:
         """Log in unless that is done.
@@ -244,9 +255,7 @@ class HostSession:
                     self.transport.close()
                 else:
                     break
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.value
+        return outcome.get()
 
     def _attempt(
         self,

@@ -51,7 +51,7 @@ class TaskStatus:
 class OnProgress(typing.Protocol):
     """Who wants to hear how far a task is."""
 
-    def __call__(self, fraction: float) -> None:
+    def __call__(self, fraction: float, /) -> None:
         """Hear how much is done, 0 to 1."""
 
 

@@ -24,6 +24,7 @@ import ssl
 import threading
 import time
 import typing
+import weakref
 import xmlrpc.client
 
 from xenpool_driver import conf, exceptions
@@ -71,6 +72,8 @@ class Transport(xmlrpc.client.Transport):
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
         self._mode = threading.local()
+        # Whoever drops a transport without closing it leaks no connection.
+        weakref.finalize(self, _close_all, self._idle)
 
     def __repr__(self) -> str:
         return f"<Transport to {self._access.url}>"
@@ -128,7 +131,10 @@ class Transport(xmlrpc.client.Transport):
             return unmarshaller.close()
         except Exception as error:
             failure = ExchangeError(error, errors.Stage.SENT)
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # it knows this frame: without a cycle both go soon
 
     def post(self, path: str, body: bytes, content_type: str) -> bytes:
         """Send one request and return the body of its answer.
@@ -156,14 +162,17 @@ class Transport(xmlrpc.client.Transport):
         else:
             self._put_back(connection, kept)
             return answer
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure
 
     def close(self) -> None:
         """Close the idle connections."""
         with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+            idle = self._idle[:]
+            self._idle.clear()
+        _close_all(idle)
 
     @contextlib.contextmanager
     def _moded(
@@ -217,7 +226,10 @@ class Transport(xmlrpc.client.Transport):
             return _Connection(access, secured)
         except Exception as error:
             failure = ExchangeError(error, errors.Stage.CONNECT)
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure
 
 
 class _Connection(http.client.HTTPConnection):
@@ -327,6 +339,11 @@ class _Reader(io.RawIOBase):
     def close(self) -> None:
         self._raw.close()
         super().close()
+
+
+def _close_all(connections: list[_Connection]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 def tls_context(access: conf.HostAccess) -> ssl.SSLContext | None:
