@@ -32,6 +32,9 @@ Factory = collections.abc.Callable[..., typing.Any]
 FACTORY: Factory = XenAPI.Session
 """The real one."""
 
+FAILURE: type[Exception] = XenAPI.Failure
+"""What it raises when XAPI refuses."""
+
 API_VERSION = '1.0'
 """What a login says of its client; XAPI ignores it."""
 
