@@ -452,12 +452,22 @@ def test_force_turns_exactly_its_rules_into_warnings() -> None:
     assert severities(forced, 'homogeneous') == {'warn'}
 
 
-def test_old_servers_do_not_ask_what_they_never_learned() -> None:
-    joiner, pool = raw_pools.pair()
+def _drop_newer_fields(joiner: Raw, pool: Raw) -> None:
     for raw in (joiner, pool):
         del only(raw, 'pool')['ext_auth_cache_enabled']
         del host(raw)[1]['ssh_enabled']
         del host(raw)[1]['last_software_update']
+
+
+def _say_an_old_version(joiner: Raw, pool: Raw) -> None:
+    for raw in (joiner, pool):
+        set_version(raw, 'xapi_build', '1.249.41')
+
+
+@pytest.mark.parametrize('spoil', [_drop_newer_fields, _say_an_old_version])
+def test_old_servers_do_not_ask_what_they_never_learned(spoil: Break) -> None:
+    joiner, pool = raw_pools.pair()
+    spoil(joiner, pool)
     host(joiner)[1]['pending_guidances'] = ['reboot_host']
     add(pool, 'SM', 'nfs', type='nfs')
     add_cluster(pool, '77')

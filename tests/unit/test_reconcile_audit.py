@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit import raw_pools
 from xenpool_driver import model, reconcile
+from xenpool_driver.xapi import records
 
 only, host, add = raw_pools.only, raw_pools.host, raw_pools.add
 
@@ -257,9 +258,7 @@ def test_unread_pool_is_unknown_everywhere() -> None:
     _, aggregate, views = world()
     found = reconcile.audit(
         reconcile.Declared.of(aggregate),
-        raw_pools.records.snapshot(
-            {}, unreadable={'pool': 'RBAC', 'host': 'RBAC'}
-        ),
+        records.snapshot({}, unreadable={'pool': 'RBAC', 'host': 'RBAC'}),
         views,
     )
     assert {f.severity for f in found} == {UNKNOWN}

@@ -60,6 +60,9 @@ class Check(typing.Generic[_C]):
     :ivar run: the function.
     :ivar needs: what it must know, as ``side.class``.
     :ivar rule: its place in XAPI's own order, '' when XAPI has no such rule.
+    :ivar since: the toolstack version that asks first; None for all.
+    :ivar sign: a field, ``class.field``, that only such versions have: it
+        tells where the version does not.
     """
 
     name: str
@@ -67,6 +70,8 @@ class Check(typing.Generic[_C]):
     run: typing.Callable[[_C], Problems]
     needs: tuple[str, ...] = ()
     rule: str = ''
+    since: tuple[int, ...] | None = None
+    sign: str = ''
 
 
 def evaluate(check: Check[_C], case: _C) -> tuple[model.Finding, ...]:

@@ -69,7 +69,7 @@ def check(
         live=live or LiveFacts(),
     )
     found = [
-        _under_force(finding) if force else finding
+        _as_asked(finding, one, case)
         for one in CHECKS
         for finding in checks.evaluate(one, case)
     ]
@@ -77,13 +77,25 @@ def check(
     return checks.report(subject, [*found, *extra])
 
 
-def _under_force(finding: model.Finding) -> model.Finding:
-    """A failure that join_force skips is a warning under it."""
-    if finding.force_passes and finding.severity is model.Severity.FAIL:
+def _as_asked(
+    finding: model.Finding, one: cases.Check, case: cases.JoinCase
+) -> model.Finding:
+    """Make a warning of a failure that this very join would pass.
+
+    That is what force skips, and what the joiner's release does not ask: it
+    may still hurt later.
+    """
+    if finding.severity is not model.Severity.FAIL:
+        return finding
+    if case.force and finding.force_passes:
         return dataclasses.replace(
             finding,
             severity=model.Severity.WARN,
             message=f"{finding.message} (skipped by force)",
+        )
+    if not case.asks(one.since, one.sign):
+        return dataclasses.replace(
+            finding, severity=model.Severity.WARN, predicts=None
         )
     return finding
 

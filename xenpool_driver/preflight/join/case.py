@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import re
 import typing
 
 from xenpool_driver import objects, snapshot
@@ -64,6 +65,22 @@ class JoinCase:
         records = self.joiner if side == 'joiner' else self.pool
         return records.lacks(cls)
 
+    def asks(self, since: tuple[int, ...] | None, sign: str) -> bool:
+        """Say whether the joiner's toolstack knows a rule; it is who asks.
+
+        :param since: the version that knows it first.
+        :param sign: ``class.field`` that such versions have. It decides
+            where the version does not tell: some builds say 0.0.
+        """
+        host, pool = self.joiner.coordinator, self.joiner.pool
+        if since is None or host is None or pool is None:
+            return True
+        version = _numbers(host.software_version.get('xapi_build', ''))
+        if version[:2] > (0, 0):
+            return version >= since
+        cls, _, field = sign.partition('.')
+        return field in (host.fields if cls == 'host' else pool.fields)
+
     @property
     def me(self) -> objects.Host:
         """The joiner's own host record (XAPI's ``get_localhost``)."""
@@ -86,6 +103,13 @@ class JoinCase:
 
 
 _T = typing.TypeVar("_T")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version such as 26.4.0-1."""
+    found = re.match('[0-9.]*', version)
+    text = found.group() if found else ''
+    return tuple(int(part) for part in text.split('.') if part)[:3]
 
 
 def _present(record: _T | None) -> _T:

@@ -59,11 +59,6 @@ def _cluster_pif(case: cases.JoinCase) -> objects.Pif | None:
     return case.pool.pifs.get(part.pif)
 
 
-def _asks_about_cluster(case: cases.JoinCase) -> bool:
-    """XAPI looks at the pool's cluster since 25.18; a newer field tells."""
-    return 'ssh_enabled' in case.me.fields
-
-
 def cluster_vlan(case: cases.JoinCase) -> check.Problems:
     """Rule 5: the pool's cluster is on a VLAN that is not management."""
     pif = _cluster_pif(case)
@@ -77,9 +72,6 @@ def cluster_vlan(case: cases.JoinCase) -> check.Problems:
         f"on {case.master.name}: move the cluster to a network without VLAN, "
         f"or switch off its joining of hosts by itself"
     )
-    if not _asks_about_cluster(case):
-        yield check.warning(message, remedy, findings.at_fault(pif))
-        return
     yield check.Problem(
         message,
         remedy,
@@ -114,9 +106,6 @@ def cluster_address(case: cases.JoinCase) -> check.Problems:
         f"IP=ADDRESS netmask=NETMASK"
     )
     at_fault = findings.at_fault(pif, *found)
-    if not _asks_about_cluster(case):
-        yield check.warning(message, remedy, at_fault)
-        return
     yield check.Problem(
         message,
         remedy,

@@ -165,7 +165,7 @@ def ca_certificates(case: cases.JoinCase) -> check.Problems:
 
 
 def trusted_certificates(case: cases.JoinCase) -> check.Problems:
-    """Rule 30: ``assert_trusted_certificates_compatible`` (since 26.13)."""
+    """Rule 30: ``assert_trusted_certificates_compatible``."""
     mine, theirs = _trusted(case.joiner), _trusted(case.pool)
     for fingerprint in sorted(mine.keys() & theirs.keys()):
         local, remote = mine[fingerprint], theirs[fingerprint]
@@ -201,15 +201,14 @@ def pool_bundle(case: cases.JoinCase) -> check.Problems:
     """7.3: the coordinator hands out a bundle with its own certificate.
 
     A pool where TLS verification was never enabled has none in it, and the
-    joiner asks for it (since 26.16; the newest field of the pool record
-    tells). ``xe pool-certificate-sync`` mends it too, but shows nowhere.
+    joiner asks for it. ``xe pool-certificate-sync`` mends it too, but shows
+    nowhere.
     """
-    asks = 'auto_update_vm_secureboot_certificates' in case.my_pool.fields
     off = not (
         case.my_pool.tls_verification_enabled
         or case.their_pool.tls_verification_enabled
     )
-    if asks and off:
+    if off:
         yield check.Problem(
             f"TLS verification was never enabled in the pool "
             f"{case.pool.name}, so that the certificate of its coordinator "

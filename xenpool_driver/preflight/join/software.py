@@ -18,12 +18,12 @@ _NOT_FOUND = ('INTERNAL_ERROR', 'Not_found')
 
 def joiner_guidances(case: cases.JoinCase) -> check.Problems:
     """Rule 11: mandatory guidance that waits on the joiner."""
-    yield from _guidances(case, case.me)
+    yield from _guidances(case.me)
 
 
 def pool_guidances(case: cases.JoinCase) -> check.Problems:
     """Rule 11b: mandatory guidance that waits on the coordinator."""
-    yield from _guidances(case, case.master)
+    yield from _guidances(case.master)
 
 
 _GUIDANCE_REMEDIES = {
@@ -32,8 +32,7 @@ _GUIDANCE_REMEDIES = {
 }
 
 
-def _guidances(case: cases.JoinCase, host: objects.Host) -> check.Problems:
-    """XAPI asks since 24.32; before, it is worth a warning."""
+def _guidances(host: objects.Host) -> check.Problems:
     if not host.pending_guidances:
         return
     message = (
@@ -49,9 +48,6 @@ def _guidances(case: cases.JoinCase, host: objects.Host) -> check.Problems:
         'xe host-restart-agent host={0}',
     )
     remedy = f"on {host.name}: {pattern.format(host.uuid)}"
-    if 'ext_auth_cache_enabled' not in case.my_pool.fields:
-        yield check.warning(message, remedy, findings.at_fault(host))
-        return
     yield check.Problem(
         message,
         remedy,
@@ -96,12 +92,8 @@ def _product(version: collections.abc.Mapping[str, str]) -> str:
     return f"{brand} {version.get('product_version', '')}".strip()
 
 
-def _homogeneous_fields(host: objects.Host) -> dict[str, str]:
-    """Return what must be equal; the version's key changed in 22.13."""
+def _homogeneous_fields(host: objects.Host, key: str) -> dict[str, str]:
     version = host.software_version
-    key = (
-        'xapi' if 'last_software_update' in host.fields else 'platform_version'
-    )
     return {
         f"{key} version": version.get(key, ''),
         'brand': _brand(version) or '',
@@ -111,9 +103,14 @@ def _homogeneous_fields(host: objects.Host) -> dict[str, str]:
 
 
 def homogeneous(case: cases.JoinCase) -> check.Problems:
-    """Rule 13: ``assert_hosts_homogeneous``, software; force skips it."""
-    mine = _homogeneous_fields(case.me)
-    theirs = _homogeneous_fields(case.master)
+    """Rule 13: ``assert_hosts_homogeneous``, software; force skips it.
+
+    Which version counts has changed in 22.13.
+    """
+    new = case.asks((22, 13), 'host.last_software_update')
+    key = 'xapi' if new else 'platform_version'
+    mine = _homogeneous_fields(case.me, key)
+    theirs = _homogeneous_fields(case.master, key)
     differing = [
         f"{what} '{mine[what]}' against '{theirs.get(what, '')}'"
         for what in mine

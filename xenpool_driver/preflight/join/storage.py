@@ -40,9 +40,8 @@ def sm_drivers(case: cases.JoinCase) -> check.Problems:
     """Rules 33 and 33b: ``assert_sm_features_compatible``.
 
     The pool's drivers are visited one by one, each first for presence, then
-    for features. XAPI asks since 24.37.
+    for features.
     """
-    asks = 'ext_auth_cache_enabled' in case.my_pool.fields
     for theirs in case.pool.sms.values():
         mine = [
             sm for sm in case.joiner.sms.values() if sm.type == theirs.type
@@ -55,7 +54,6 @@ def sm_drivers(case: cases.JoinCase) -> check.Problems:
                 f"{case.me.name} has {'no' if not mine else len(mine)} "
                 f"storage drivers of type '{theirs.type}', which the pool "
                 f"has",
-                asks,
             )
             continue
         weaker = [
@@ -70,7 +68,6 @@ def sm_drivers(case: cases.JoinCase) -> check.Problems:
                 mine[0],
                 f"the storage driver '{theirs.type}' of {case.me.name} lacks "
                 f"what the pool's has: {findings.listed(weaker)}",
-                asks,
             )
 
 
@@ -79,24 +76,17 @@ def _driver_problem(
     theirs: objects.SmDriver,
     mine: objects.SmDriver | None,
     message: str,
-    asks: bool,
 ) -> check.Problem:
-    remedy = (
-        f"bring {case.me.name} to the software of the pool: yum update, then "
-        f"xe-toolstack-restart"
-    )
-    at_fault = findings.at_fault(theirs, mine, name=theirs.type)
-    if not asks:
-        return check.warning(message, remedy, at_fault)
     return check.Problem(
         message,
-        remedy,
+        f"bring {case.me.name} to the software of the pool: yum update, then "
+        f"xe-toolstack-restart",
         (
             'POOL_JOINING_SM_FEATURES_INCOMPATIBLE',
             theirs.ref,
             mine.ref if mine else '',
         ),
-        at_fault,
+        findings.at_fault(theirs, mine, name=theirs.type),
     )
 
 

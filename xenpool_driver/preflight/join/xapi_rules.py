@@ -64,6 +64,8 @@ CHECKS: tuple[cases.Check, ...] = (
         network.cluster_vlan,
         (*_BOTH, 'pool.Cluster_host', 'pool.Cluster', 'pool.PIF'),
         '5',
+        (25, 18),
+        'host.ssh_enabled',
     ),
     cases.Check(
         'cluster-address',
@@ -80,6 +82,8 @@ CHECKS: tuple[cases.Check, ...] = (
             'joiner.network',
         ),
         '5b',
+        (25, 18),
+        'host.ssh_enabled',
     ),
     cases.Check(
         'pool-ha', 'HA is off in the pool', membership.pool_ha, _MASTER, '6'
@@ -118,6 +122,8 @@ CHECKS: tuple[cases.Check, ...] = (
         software.joiner_guidances,
         _ME,
         '11',
+        (24, 32),
+        'pool.ext_auth_cache_enabled',
     ),
     cases.Check(
         'pool-guidances',
@@ -125,6 +131,8 @@ CHECKS: tuple[cases.Check, ...] = (
         software.pool_guidances,
         (*_MASTER, 'joiner.pool'),
         '11b',
+        (24, 32),
+        'pool.ext_auth_cache_enabled',
     ),
     cases.Check(
         'compatible',
@@ -258,6 +266,8 @@ CHECKS: tuple[cases.Check, ...] = (
         security.tls_verification,
         _BOTH,
         '28',
+        (1, 297),
+        'pool.tls_verification_enabled',
     ),
     cases.Check(
         'ca-certificates',
@@ -265,6 +275,8 @@ CHECKS: tuple[cases.Check, ...] = (
         security.ca_certificates,
         (*_ME, 'joiner.Certificate', 'pool.Certificate'),
         '29',
+        (1, 302),
+        'pool.tls_verification_enabled',
     ),
     cases.Check(
         'trusted-certificates',
@@ -272,6 +284,8 @@ CHECKS: tuple[cases.Check, ...] = (
         security.trusted_certificates,
         (*_ME, 'joiner.Certificate', 'pool.Certificate'),
         '30',
+        (26, 13),
+        'host.max_cstate',
     ),
     cases.Check(
         'joiner-updating',
@@ -279,6 +293,8 @@ CHECKS: tuple[cases.Check, ...] = (
         membership.joiner_updating,
         _ME,
         '31',
+        (1, 301),
+        'pool.tls_verification_enabled',
     ),
     cases.Check(
         'pool-updating',
@@ -286,6 +302,8 @@ CHECKS: tuple[cases.Check, ...] = (
         membership.pool_updating,
         _MASTER,
         '32',
+        (1, 301),
+        'pool.tls_verification_enabled',
     ),
     cases.Check(
         'storage-drivers',
@@ -293,6 +311,8 @@ CHECKS: tuple[cases.Check, ...] = (
         storage.sm_drivers,
         (*_ME, 'joiner.SM', 'pool.SM'),
         '33',
+        (24, 37),
+        'pool.ext_auth_cache_enabled',
     ),
     cases.Check(
         'pool-secret',
@@ -307,6 +327,8 @@ CHECKS: tuple[cases.Check, ...] = (
         security.pool_bundle,
         _BOTH,
         '7.3-2b',
+        (26, 16),
+        'pool.auto_update_vm_secureboot_certificates',
     ),
 )
 """XAPI's own rules, in XAPI's order."""
