@@ -30,6 +30,9 @@ Records = dict[str, dict[str, Record]]
 DELETIONS_KEPT = 512
 """How many deletions a table remembers (xapi/database: 256 to 512)."""
 
+ROOT_USER = {'short_name': 'root', 'fullname': 'superuser'}
+"""The one row of the class user, which is of no use any more."""
+
 VOLATILE = ('session', 'task')
 """The tables that a restart of the toolstack empties."""
 
@@ -440,6 +443,9 @@ class Database:
                     raise ValueError(f'unknown class {name!r}')
                 for ref, record in rows.items():
                     database._load(name, ref, record)
+            if not database.table('user').rows:
+                # Every XAPI has one, though no call lists it.
+                database.create('user', ROOT_USER)
         return database
 
     def _load(

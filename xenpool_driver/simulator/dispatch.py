@@ -294,14 +294,13 @@ def execute(
     :raises faults.Drop: when the caller gets no answer.
     :raises faults.Garbage: when the caller gets nonsense.
     """
-    has_local = bool(params) and params[0] in machine.local_sessions
+    first = params[0] if params else None
+    has_local = isinstance(first, str) and first in machine.local_sessions
     try:
         machine.gate(name, has_local)
         _check_texts(params)
     except errors.ApiError as error:
         raise GateRefusal(error) from None
-    except TypeError:
-        raise GateRefusal(errors.internal_error('bad session')) from None
     try:
         return _dispatch(machine, name, params)
     except clock_module.Stopped:

@@ -340,6 +340,9 @@ class _Connection:
                     str(error), version=request.answer_version
                 )
                 raise wire_http.Refused(page) from None
+            except RecursionError:
+                page = wire_http.server_error('Stack_overflow')
+                raise wire_http.Refused(page) from None
             except faults.Garbage as garbage:
                 text = garbage.body.decode('utf-8', 'surrogateescape')
                 return wire_http.answer(request, text, wire_http.XML)
