@@ -12,6 +12,7 @@ from xenpool_driver import exceptions, model
 from xenpool_driver.cli import aggregate, command, status
 
 _COLUMNS = ('Host', 'Verdict', 'Check', 'Finding', 'Remedy')
+_AUDIT_COLUMNS = ('Aggregate', *_COLUMNS[1:])
 
 
 class _Reports(command.Lister):
@@ -144,7 +145,7 @@ class Audit(_Reports):
             api.audit(self.workbench.context, ident, parsed_args.fix)
             for ident in idents
         ]
-        return _COLUMNS, typing.cast(typing.Any, reports)
+        return _AUDIT_COLUMNS, typing.cast(typing.Any, reports)
 
 
 class Recover(_Reports):
@@ -167,7 +168,7 @@ class Recover(_Reports):
         report = self.workbench.api(parsed_args.remote).recover(
             self.workbench.context, parsed_args.aggregate, parsed_args.promote
         )
-        return _COLUMNS, typing.cast(typing.Any, [report])
+        return _AUDIT_COLUMNS, typing.cast(typing.Any, [report])
 
 
 class PreflightJoin(_Reports):

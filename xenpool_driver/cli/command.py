@@ -61,7 +61,7 @@ class _Base(command.Command):
 
     def say(self, text: str) -> None:
         """Print a line on stdout."""
-        print(text, file=self.app.stdout)
+        print(text, file=self.app.stdout, flush=True)
 
 
 class Command(_Base):

@@ -75,14 +75,19 @@ class DumpRecords(command.Command):
         """Return the records of the pool that the host belongs to."""
         import orjson
 
+        from xenpool_driver import snapshot
         from xenpool_driver.xapi import connections
 
         doors = connections.Connections(self.workbench.hosts)
         try:
-            records = doors.coordinator_of(host).records()
+            records = doors.coordinator_of(host).records(
+                *snapshot.DUMP_CLASSES
+            )
         finally:
             doors.close()
-        return orjson.dumps(records, option=orjson.OPT_INDENT_2) + b'\n'
+        for cls, why in records.unreadable.items():
+            self.complain(f"xenpool: warning: {cls} is left out: {why}")
+        return orjson.dumps(dict(records), option=orjson.OPT_INDENT_2) + b'\n'
 
 
 def _write(path: str, text: bytes) -> None:

@@ -37,6 +37,7 @@ COMMANDS = {
     'db upgrade': 'database:Upgrade',
     'db version': 'database:Version',
     'simulator run': 'simulate:Run',
+    'demo': 'demo:Demo',
 }
 """Each command and the class behind it, which is imported when it is run."""
 

@@ -106,6 +106,6 @@ def shown(
         rich_progress.TextColumn('{task.fields[phase]}'),
         rich_progress.TimeElapsedColumn(),
         console=console.Console(file=stderr),
-        transient=False,
+        transient=True,
     ) as bars:
         yield Bars(bars)

@@ -4,21 +4,37 @@
 from __future__ import annotations
 
 import argparse
+import types
 
+from xenpool_driver import exceptions
 from xenpool_driver.cli import command
+
+
+def runner() -> types.ModuleType:
+    """Return what runs simulators.
+
+    :raises ConfigurationError: what it needs is not installed.
+    """
+    try:
+        from xenpool_driver.simulator import runner
+    except ImportError as error:
+        raise exceptions.ConfigurationError(
+            f"the simulator needs the extra [simulator]: pip install "
+            f"'xenpool-driver[simulator]' ({error.name} is missing)"
+        ) from None
+    return runner
 
 
 class Run(command.Command):
     """Run simulated hosts until SIGTERM"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        from xenpool_driver.simulator import runner
-
         parser = super().get_parser(prog_name)
-        runner.add_arguments(parser)
+        try:
+            runner().add_arguments(parser)
+        except exceptions.ConfigurationError as error:
+            parser.error(str(error))
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        from xenpool_driver.simulator import runner
-
-        return int(runner.run(parsed_args) or 0)
+        return int(runner().run(parsed_args))
