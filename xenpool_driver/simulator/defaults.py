@@ -250,7 +250,7 @@ def host_facts(target: machine.Machine) -> dict[str, typing.Any]:
         'editions': list(parts.editions),
         'hostname': target.name,
         'license_params': dict(parts.license_params),
-        'memory_overhead': parts.memory // 16,
+        'memory_overhead': parts.memory_overhead,
         'sched_policy': 'credit',
         'software_version': dict(parts.software_version),
         'supported_bootloaders': ['pygrub', 'eliloader'],

@@ -190,6 +190,7 @@ class Hardware:
     edition: str = 'xcp-ng'
     editions: tuple[str, ...] = ('xcp-ng',)
     memory: int = 64 * GIB
+    memory_overhead: int = 4 * GIB
     local_disk: int = 220 * GIB
     drivers: collections.abc.Mapping[
         str, collections.abc.Mapping[str, int]
@@ -236,6 +237,7 @@ def of_records(db: database.Database, host: str) -> Hardware:
         edition=record['edition'],
         editions=tuple(record['editions']),
         memory=64 * GIB if metrics is None else metrics['memory_total'],
+        memory_overhead=record['memory_overhead'],
         local_disk=_local_disk(db, host),
         drivers={
             sm['type']: copy.copy(sm['features'])

@@ -12,6 +12,7 @@ import collections.abc
 import json
 import logging
 import pathlib
+import re
 import typing
 
 from xenpool_driver.simulator import (
@@ -30,6 +31,9 @@ LOG = logging.getLogger(__name__)
 
 Record = dict[str, typing.Any]
 Records = dict[str, dict[str, Record]]
+
+
+_HOST_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9.-]{0,62}')
 
 
 class BadRecords(Exception):
@@ -154,7 +158,7 @@ def _place_host(
     record = db.get('host', host)
     target = build.place(
         where,
-        _free_name(where, record['hostname'] or record['name_label']),
+        _free_name(where, record),
         address,
         password,
         profile,
@@ -166,9 +170,12 @@ def _place_host(
     return target
 
 
-def _free_name(where: world.World, name: str) -> str:
+def _free_name(where: world.World, record: Record) -> str:
+    """Return a name for a machine: its label, if that can be a host name."""
     taken = {other.name for other in where.machines}
-    candidate, number = name or 'host', 1
+    names = (record['name_label'], record['hostname'], 'host')
+    name = next(name for name in names if _HOST_NAME.fullmatch(name))
+    candidate, number = name, 1
     while candidate in taken:
         number += 1
         candidate = f'{name}-{number}'

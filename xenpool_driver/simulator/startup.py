@@ -169,9 +169,7 @@ def join_in(target: machine.Machine) -> database.Database:
     target.password = master.password
     target.disk = images.take(db, master.disk)
     host = db.by_uuid('host', target.uuid)
-    record = db.get('host', host)
-    if not db.exists(record['control_domain'], 'VM'):
-        _adopt_control_domain(target, db, host)
+    _adopt_control_domain(target, db, host)
     attach_shared_storage(db, host)
     plug_storage(target, db)
     netcopy.copy_from_master(db, host)
@@ -182,14 +180,25 @@ def join_in(target: machine.Machine) -> database.Database:
 def _adopt_control_domain(
     target: machine.Machine, db: database.Database, host: str
 ) -> None:
-    """Find this machine's control domain by its uuid, or create it."""
-    uuid = target.hardware.dom0_uuid
-    known = db.table('VM').by_uuid.get(uuid)
+    """Find this machine's control domain by its uuid, or create it.
+
+    Pushed by a join it lies there as a halted VM.
+    """
+    known = db.table('VM').by_uuid.get(target.hardware.dom0_uuid)
     if known is None:
         defaults.create_control_domain(target, db, host)
-    else:
-        db.set('VM', known, resident_on=host, affinity=host)
+        return
+    if db.get('host', host)['control_domain'] != known:
         db.set('host', host, control_domain=known)
+    if db.get('VM', known)['power_state'] != 'Running':
+        db.set(
+            'VM',
+            known,
+            power_state='Running',
+            resident_on=host,
+            affinity=host,
+            domid=0,
+        )
 
 
 def attach_shared_storage(db: database.Database, host: str) -> None:
