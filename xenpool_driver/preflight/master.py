@@ -267,29 +267,8 @@ def check(
     :param now: seconds since 1970.
     """
     host = pool.host_by_uuid(host_uuid)
-    if host is None:
-        return checks.report(
-            host_uuid,
-            [
-                model.Finding(
-                    'membership',
-                    model.Severity.FAIL,
-                    f"{host_uuid} is no member of {pool.name}",
-                    'name a member of the pool',
-                )
-            ],
-        )
-    if pool.coordinator is not None and host.ref == pool.coordinator.ref:
-        return checks.report(
-            host.name,
-            [
-                model.Finding(
-                    'membership',
-                    model.Severity.PASS,
-                    f"{host.name} is the master already",
-                )
-            ],
-        )
+    if host is None or host is pool.coordinator:
+        return _no_change(pool, host, host_uuid)
     case = MasterCase(
         pool=pool,
         host=host,
@@ -302,3 +281,23 @@ def check(
         host.name,
         [f for one in CHECKS for f in checks.evaluate(one, case)],
     )
+
+
+def _no_change(
+    pool: snapshot.PoolSnapshot, host: objects.Host | None, host_uuid: str
+) -> model.Report:
+    """Return the report on a stranger, or on the present master."""
+    if host is None:
+        finding = model.Finding(
+            'membership',
+            model.Severity.FAIL,
+            f"{host_uuid} is no member of {pool.name}",
+            'name a member of the pool',
+        )
+    else:
+        finding = model.Finding(
+            'membership',
+            model.Severity.PASS,
+            f"{host.name} is the master already",
+        )
+    return checks.report(host.name if host else host_uuid, [finding])

@@ -68,13 +68,19 @@ def check(
         now=now,
         live=live or LiveFacts(),
     )
-    found = [
+    return checks.report(_subject(joiner), [*_judged(case), *extra])
+
+
+def _subject(joiner: snapshot.PoolSnapshot) -> str:
+    return joiner.coordinator.name if joiner.coordinator else '?'
+
+
+def _judged(case: cases.JoinCase) -> list[model.Finding]:
+    return [
         _as_asked(finding, one, case)
         for one in CHECKS
         for finding in checks.evaluate(one, case)
     ]
-    subject = joiner.coordinator.name if joiner.coordinator else '?'
-    return checks.report(subject, [*found, *extra])
 
 
 def _as_asked(
