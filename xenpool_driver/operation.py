@@ -145,6 +145,8 @@ class Verb(abc.ABC):
     :cvar action: the driver's method, for messages.
     :cvar refused: the error of a refusal.
     :cvar goal: what XAPI shows when all is done.
+    :cvar verdicts: what settles the operation, too, when XAPI has shown it
+        without a break for ``patience`` seconds.
     :cvar repeatable: whether ``act`` may be run again by a successor.
     :cvar refusals: codes by which XAPI itself refuses what the prechecks
         could not see; such a request has not failed.
@@ -158,6 +160,8 @@ class Verb(abc.ABC):
     action: typing.ClassVar[str]
     refused: typing.ClassVar[type[exceptions.InvalidAggregateAction]]
     goal: typing.ClassVar[reconcile.Observation]
+    verdicts: typing.ClassVar[frozenset[reconcile.Observation]] = frozenset()
+    patience: typing.ClassVar[float] = 5.0
     repeatable: typing.ClassVar[bool] = False
     refusals: typing.ClassVar[frozenset[str]] = frozenset()
 
@@ -363,25 +367,35 @@ def _outcome_of(
 def _watch(
     verb: Verb, journal: Journal, hurry: bool
 ) -> tuple[reconcile.Observation, str]:
-    """Observe until the goal is seen or time is over.
+    """Observe until the goal or a verdict is seen, or time is over.
 
     :param hurry: look once: a definite failure needs no patience.
     :returns: what was seen last, and why no more could be seen ('' if it
         could).
     """
     site = verb.site
-    deadline = site.clock.monotonic() + (0 if hurry else verb.timeout)
+    since = site.clock.monotonic()
+    deadline = since + (0 if hurry else verb.timeout)
+    before = None
     while True:
         journal.still_ours()
-        doubt = ''
-        try:
-            seen = verb.observe()
-        except exceptions.XapiError as error:
-            seen, doubt = Observation.UNKNOWN, str(error)
-        if seen == verb.goal or site.clock.monotonic() >= deadline:
+        seen, doubt = _look(verb)
+        now = site.clock.monotonic()
+        if seen != before:
+            before, since = seen, now
+        settled = seen in verb.verdicts and now - since >= verb.patience
+        if seen == verb.goal or settled or now >= deadline:
             return seen, doubt
         journal.progress(str(seen))
         site.clock.sleep(site.conf.xenpool.poll_interval)
+
+
+def _look(verb: Verb) -> tuple[reconcile.Observation, str]:
+    """Observe once; who cannot see says why."""
+    try:
+        return verb.observe(), ''
+    except exceptions.XapiError as error:
+        return Observation.UNKNOWN, str(error)
 
 
 def _finish(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections.abc
 import concurrent.futures
+import dataclasses
 import typing
 
 from oslo_log import log
@@ -12,6 +13,7 @@ from oslo_log import log
 from xenpool_driver import (
     exceptions,
     model,
+    objects,
     operation,
     pool_states,
     reconcile,
@@ -37,10 +39,22 @@ def is_last(row: store.Aggregate, host: str) -> bool:
     return row.hosts == [host]
 
 
-def find_coordinator(
-    site: operation.Site, row: store.Aggregate
-) -> client.Client:
-    """Return the client of the host that is the pool's master now.
+@dataclasses.dataclass(frozen=True)
+class Master:
+    """The host that is the pool's master now.
+
+    :ivar door: the way to it.
+    :ivar uuid: its XenServer uuid.
+    :ivar address: its address, as XAPI itself has it.
+    """
+
+    door: client.Client
+    uuid: str
+    address: str
+
+
+def find_master(site: operation.Site, row: store.Aggregate) -> Master:
+    """Return the host that is the pool's master now.
 
     The master that was recorded is asked first; if it is gone or serves
     another pool, all members are asked at the same time.
@@ -53,12 +67,23 @@ def find_coordinator(
     if master in known:
         try:
             found = site.connections.coordinator_of(master)
-            if found.pool().uuid == pool_uuid:
-                return found
-            LOG.warning('%s serves another pool than %s', master, row.name)
-        except exceptions.XapiUnavailable as error:
+            pool = found.pool()
+        except (exceptions.XapiUnavailable, exceptions.NotPoolMaster) as error:
             LOG.warning('The master of %s: %s', row.name, error)
-    return site.connections.find_coordinator(known, pool_uuid)
+        else:
+            if pool.uuid == pool_uuid:
+                return _identified(found, pool)
+            LOG.warning('%s serves another pool than %s', master, row.name)
+    found = site.connections.find_coordinator(known, pool_uuid)
+    return _identified(found, found.pool())
+
+
+def _identified(door: client.Client, pool: objects.Pool) -> Master:
+    """Say which member a master is."""
+    for member in door.hosts():
+        if member.ref == pool.master:
+            return Master(door, member.uuid, member.address or door.address)
+    raise exceptions.XapiUnavailable('has no record of itself', door.name)
 
 
 def storage_plugged(master: client.Client, record: client.Member) -> bool:
@@ -150,25 +175,32 @@ class PoolVerb(operation.Verb):
     ) -> None:
         super().__init__(site, row, host)
         self.suspend_ha = suspend_ha
-        self._coordinator: client.Client | None = None
+        self._master: Master | None = None
 
     @property
     def name(self) -> str:
         """The aggregate's name, for messages."""
         return self.row.name
 
-    def coordinator(self) -> client.Client:
+    def master(self) -> Master:
         """Return the pool's master, looking for it when it is not known.
 
         :raises XapiError: it cannot be found.
         """
-        if self._coordinator is None:
-            self._coordinator = find_coordinator(self.site, self.row)
-        return self._coordinator
+        if self._master is None:
+            self._master = find_master(self.site, self.row)
+        return self._master
+
+    def coordinator(self) -> client.Client:
+        """Return the way to the pool's master.
+
+        :raises XapiError: it cannot be found.
+        """
+        return self.master().door
 
     def forget_coordinator(self) -> None:
         """Look for the master anew the next time."""
-        self._coordinator = None
+        self._master = None
 
     def refuse(self, reason: str) -> typing.NoReturn:
         """Refuse the request.
@@ -202,12 +234,14 @@ class PoolVerb(operation.Verb):
             raise self.refused(self.name, str(error)) from error
 
     def master_correction(self) -> dict[str, str | None]:
-        """Return the metadata change if the master has moved unasked."""
-        if self._coordinator is None:
+        """Return the metadata change if the master has moved unasked.
+
+        Asks nobody: it is called inside a transaction.
+        """
+        if self._master is None:
             return {}
-        _, uuid = self._coordinator.this_host()
         for host, known in members(self.row).items():
-            if known == uuid and not is_master(self.row, host):
+            if known == self._master.uuid and not is_master(self.row, host):
                 LOG.warning(
                     'The master of %s is %s now, not %s',
                     self.name,

@@ -133,7 +133,7 @@ class Adopt(SetUp):
         super().__init__(site, row, host)
         self._hosts = hosts
         self._found: dict[str, str] = {}
-        self._master = host
+        self._master_host = host
 
     def prepare(self) -> None:
         """Find every member of the pool in the configuration.
@@ -158,14 +158,14 @@ class Adopt(SetUp):
             else:
                 self._found[name] = member.uuid
             if member.ref == pool.master and name:
-                self._master = name
+                self._master_host = name
         if strangers:
             self.refuse(
                 f"these members of the pool have no section in the "
                 f"configuration: {', '.join(sorted(strangers))}"
             )
         self.pool_uuid = pool.uuid
-        self.uuid = self._found[self._master]
+        self.uuid = self._found[self._master_host]
 
     def door(self) -> client.Client:
         """Return the XAPI of the pool's master."""
@@ -175,7 +175,7 @@ class Adopt(SetUp):
         return {
             **super().intent(),
             'members': self._found,
-            'master': self._master,
+            'master': self._master_host,
         }
 
     def restore(
@@ -183,7 +183,7 @@ class Adopt(SetUp):
     ) -> None:
         super().restore(details)
         self._found = dict(details['members'])
-        self._master = details['master']
+        self._master_host = details['master']
 
     def begin_changes(self, row: store.Aggregate) -> store.Changes:
         if row.hosts or row.state != pool_states.CREATED:
@@ -207,7 +207,7 @@ class Adopt(SetUp):
         return store.Changes(
             metadata={
                 **self._found,
-                pool_states.MASTER: self._master,
+                pool_states.MASTER: self._master_host,
                 pool_states.POOL_UUID: self.pool_uuid,
             }
         )
@@ -225,6 +225,7 @@ class Join(common.PoolVerb):
     action = 'add_to_aggregate'
     refused = exceptions.InvalidAggregateActionAdd
     goal = Observation.JOINED
+    verdicts = frozenset({Observation.NOT_JOINED})
 
     def __init__(
         self,
@@ -240,6 +241,7 @@ class Join(common.PoolVerb):
         self.force = force
         self.restore_settings = restore_settings
         self.uuid = ''
+        self._ref: str | None = None
         self._is_member = False
         self._before: inventory.Inventory | None = None
 
@@ -297,7 +299,7 @@ class Join(common.PoolVerb):
         joiner = self.site.connections.client(self.host)
         journal.phase('join', f"to {master.address}")
         task = joiner.join(
-            self.master_address(),
+            self.master().address,
             master.access.username,
             master.access.password,
             self.force,
@@ -312,30 +314,33 @@ class Join(common.PoolVerb):
         journal.phase('restart', 'the host restarts as a member')
         self.site.connections.invalidate(self.host)
 
-    def master_address(self) -> str:
-        """Return the address that XAPI itself has for the master."""
-        _, uuid = self.coordinator().this_host()
-        for host in self.coordinator().hosts():
-            if host.uuid == uuid and host.address:
-                return str(host.address)
-        return str(self.coordinator().address)
-
     def observe(self) -> reconcile.Observation:
         try:
-            record = self.coordinator().host(self.uuid)
+            return self._observe(self.master())
         except exceptions.XapiError:
             self.forget_coordinator()
             raise
-        if record is None:
-            return self._observe_outside()
-        if not (record.live and record.enabled):
+
+    def _observe(self, master: common.Master) -> reconcile.Observation:
+        """Look first at what comes last: the host is enabled."""
+        if self._ref is None:
+            record = master.door.host(self.uuid)
+            if record is None:
+                return self._observe_outside()
+            self._ref = record.ref
+        if not master.door.is_enabled(self._ref):
             return Observation.JOINING
-        if not common.storage_plugged(self.coordinator(), record):
+        record = master.door.host(self.uuid)
+        if record is None or not (record.live and record.enabled):
+            return Observation.JOINING
+        if not common.storage_plugged(master.door, record):
             return Observation.JOINING
         view = self.site.connections.member_view(self.host)
-        if view != self.master_address():
-            return Observation.JOINING
-        return Observation.JOINED
+        return (
+            Observation.JOINED
+            if view == master.address
+            else Observation.JOINING
+        )
 
     def _observe_outside(self) -> reconcile.Observation:
         """Say what a host that the master does not know is up to."""

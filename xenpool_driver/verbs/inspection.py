@@ -19,6 +19,7 @@ from xenpool_driver import (
 from xenpool_driver.preflight import check, first
 from xenpool_driver.preflight import eject as eject_rules
 from xenpool_driver.preflight import join as join_rules
+from xenpool_driver.preflight import site as site_rules
 from xenpool_driver.verbs import common
 from xenpool_driver.xapi import client
 
@@ -81,16 +82,25 @@ def judge_join(
     except exceptions.NotPoolMaster as error:
         return _judge_member(site, row, host, master, error)
     own = joiner.snapshot()
-    _, uuid = joiner.this_host()
+    if own.coordinator is None:
+        raise exceptions.XapiUnavailable('has no pool yet', host)
+    uuid = own.coordinator.uuid
+    pool = master.snapshot()
     report = join_rules.check(
         own,
-        master.snapshot(),
+        pool,
         force=force,
         aggregate_uuid=row.uuid,
         joining=joining(site, row),
-        live=join_rules.LiveFacts(unreachable=common.unreachable(site, row)),
+        live=join_rules.LiveFacts(
+            pool_login=(),
+            joiner_login=(),
+            answering_uuid=pool.coordinator.uuid if pool.coordinator else None,
+            unreachable=common.unreachable(site, row),
+        ),
         now=site.clock.time(),
         host_uuid=uuid,
+        extra=_site_findings(site, own, pool),
     )
     if suspend_ha:
         report = _without_ha(report)
@@ -99,6 +109,21 @@ def judge_join(
         uuid,
         False,
         inventory.take(own, uuid),
+    )
+
+
+def _site_findings(
+    site: operation.Site,
+    joiner: snapshot.PoolSnapshot,
+    pool: snapshot.PoolSnapshot,
+) -> tuple[model.Finding, ...]:
+    """Return what the rules of other packages have to say."""
+    return site_rules.run(
+        site_rules.load(),
+        joiner,
+        pool,
+        site.conf.xenpool.preflight_plugin_timeout,
+        site.clock,
     )
 
 
@@ -163,7 +188,7 @@ def check_add(
     findings = _lifecycle_findings(row, pool_states.ADD)
     try:
         if row.metadata.get(pool_states.MASTER):
-            master = common.find_coordinator(site, row)
+            master = common.find_master(site, row).door
             report = judge_join(site, row, host, master, force=force).report
         else:
             report = check_first(site, row, host)
@@ -188,7 +213,7 @@ def check_remove(
     if common.is_last(row, host) or uuid is None:
         return model.Report(host, findings)
     try:
-        pool = common.find_coordinator(site, row).snapshot(
+        pool = common.find_master(site, row).door.snapshot(
             *snapshot.EJECT_CLASSES, with_clock=False
         )
     except exceptions.XapiError as error:
@@ -219,7 +244,7 @@ def audit(
     """
     declared = reconcile.Declared.of(row)
     try:
-        master = common.find_coordinator(site, row)
+        master = common.find_master(site, row).door
         pool = master.snapshot(*snapshot.AUDIT_CLASSES)
     except exceptions.XapiError as error:
         if not row.hosts:

@@ -28,6 +28,7 @@ class Leaving(common.PoolVerb):
     action = 'remove_from_aggregate'
     refused = exceptions.InvalidAggregateActionDelete
     goal = Observation.EJECTED
+    verdicts = frozenset({Observation.STILL_MEMBER, Observation.LEFT_BEHIND})
 
     uuid = ''
     _gone = False

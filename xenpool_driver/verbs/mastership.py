@@ -29,6 +29,8 @@ class Mastership(common.PoolVerb):
         exceptions.InvalidAggregateActionUpdate
     )
     goal = Observation.MOVED
+    verdicts = frozenset({Observation.NOT_MOVED})
+    patience = 30.0  # the task succeeds ten seconds before anything moves
 
     uuid = ''
     address = ''
@@ -126,13 +128,13 @@ class SetMaster(Mastership):
 
     def prepare(self) -> None:
         super().prepare()
-        master = self.reached(self.coordinator)
-        _, present = self.reached(master.this_host)
+        present = self.reached(self.master)
+        master = present.door
         record = self.reached(lambda: master.host(self.uuid))
         if record is None:
             self.refuse(f"host '{self.host}' is not in the pool")
         self.address = record.address
-        self._is_master = present == self.uuid
+        self._is_master = present.uuid == self.uuid
         if self._is_master:
             return
         report = self.reached(

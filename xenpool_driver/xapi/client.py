@@ -159,6 +159,18 @@ class Client(_Door):
         record = self._parsed(parsers.host, ref, raw)
         return Member.of(record, self._is_live(record))
 
+    def is_enabled(self, ref: str) -> bool:
+        """Say whether a member is enabled; the cheapest look at it.
+
+        :param ref: its reference. A member that is gone is not enabled.
+        """
+        try:
+            return bool(self.read('host.get_enabled', ref))
+        except exceptions.XapiRefused as error:
+            if error.code != 'HANDLE_INVALID':
+                raise
+            return False
+
     def hosts(self) -> list[Member]:
         """Return all members, the master included."""
         metrics = {
