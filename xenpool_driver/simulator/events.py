@@ -138,7 +138,7 @@ class Subscription:
 
     def matches(self, table: str, ref: str | None = None) -> bool:
         """Tell whether an object, or any of a table, is asked for."""
-        if self.cls == '*':
+        if self.cls == '*' and self.ref is None:
             return True
         if self.cls != table:
             return False
