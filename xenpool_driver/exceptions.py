@@ -11,7 +11,7 @@
     │   └── InvalidAggregateActionUpdate
     ├── AggregateError                tried, and failed
     ├── StoreError                    what the database says
-    │   ├── InvalidText               a name, key or value that cannot be stored
+    │   ├── InvalidText               a text that cannot be stored
     │   ├── AggregateNotFound
     │   ├── AggregateNameExists
     │   ├── AggregateHostExists
