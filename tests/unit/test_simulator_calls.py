@@ -497,3 +497,11 @@ def test_hidden_get_all_where_exists(
 ) -> None:
     found = run(machine, 'host.get_all_where', session, 'true')
     assert found == db.refs('host')
+
+
+def test_every_published_message_is_accounted_for() -> None:
+    covered = dispatch.coverage()
+    assert covered['host.get_record'] == 'derived'
+    assert covered['event.from'] == 'simulated'
+    assert covered['VM.checkpoint'] == 'not simulated'
+    assert covered['pool.enable_ssl_legacy'] == 'removed'

@@ -33,7 +33,7 @@ from xenpool_driver.simulator import (
 from xenpool_driver.simulator import events as _events
 from xenpool_driver.simulator import messages as _messages
 
-__all__ = ['GateRefusal', 'Call', 'execute', 'REGISTERING']
+__all__ = ['GateRefusal', 'Call', 'coverage', 'execute', 'REGISTERING']
 
 LOG = logging.getLogger(__name__)
 
@@ -281,6 +281,25 @@ def _all_names() -> list[str]:
     return list(datamodel.load().messages)
 
 
+def coverage() -> dict[str, str]:
+    """Return, for each published message, how it is answered.
+
+    By hand ('simulated'), from the data model ('derived'), not at all
+    ('not simulated', NOT_IMPLEMENTED) or with MESSAGE_REMOVED ('removed').
+    """
+    out = {}
+    for name, message in datamodel.load().messages.items():
+        if message.lifecycle == 'removed':
+            out[name] = 'removed'
+        elif registry.lookup(name) is not None:
+            out[name] = 'simulated'
+        elif generic.handler(message) is not None:
+            out[name] = 'derived'
+        else:
+            out[name] = 'not simulated'
+    return out
+
+
 def execute(
     machine: typing.Any, name: str, params: list[typing.Any]
 ) -> rows.Result:
@@ -301,6 +320,8 @@ def execute(
         _check_texts(params)
     except errors.ApiError as error:
         raise GateRefusal(error) from None
+    except clock_module.Stopped:
+        raise faults.Drop from None
     try:
         return _dispatch(machine, name, params)
     except clock_module.Stopped:

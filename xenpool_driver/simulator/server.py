@@ -196,6 +196,8 @@ class Server:
             _Connection(machine, connection).run()
         except (OSError, faults.Drop) as error:
             LOG.debug('A connection to %s ended: %r', machine.name, error)
+        except Exception:
+            LOG.exception('The simulated host %s stumbled', machine.name)
         finally:
             with self._lock:
                 members = self._connections.get(group)
