@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit import scripted_host
 from xenpool_driver import conf, exceptions
-from xenpool_driver.xapi import connections, discovery
+from xenpool_driver.xapi import connections, discovery, session
 
 LOGIN = 'session.login_with_password'
 POOL = 'uuid-pool'
@@ -179,6 +179,20 @@ def test_view_is_fresh(town: Town) -> None:
     assert doors.member_view('a') == town.host('b').address
 
 
+def test_host_that_became_a_member_since_is_told(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town.master('a')
+    town.master('b')
+    doors = town.doors()
+    doors.client('a')
+    town.member('a', of='b')
+    monkeypatch.setattr(session, 'TRUSTED_SECONDS', -1.0)
+    with pytest.raises(exceptions.NotPoolMaster):
+        doors.client('a')
+    assert doors.coordinator_of('a').name == 'b'
+
+
 def test_local_client_of_a_member(town: Town) -> None:
     town.master('a', 'b')
     town.member('b', of='a')
@@ -254,6 +268,23 @@ def test_ejected_host_is_not_the_master(town: Town) -> None:
         doors.find_coordinator(uuids('c'), POOL)
 
 
+def test_ejected_host_that_alone_answers_is_not_the_master(
+    town: Town,
+) -> None:
+    town.host('a')
+    town.host('a').answers[LOGIN] = silent
+    town.master('c', pool='uuid-other')
+    doors = town.doors(probe_timeout=0.3)
+    for pool_uuid in (POOL, None):
+        with pytest.raises(exceptions.XapiUnavailable, match='another pool'):
+            doors.find_coordinator(uuids('a', 'c'), pool_uuid)
+
+
+def test_host_of_an_unknown_uuid_is_taken_at_its_word(town: Town) -> None:
+    town.master('a')
+    assert town.doors().find_coordinator({'a': None}, None).name == 'a'
+
+
 def test_pool_of_strangers_is_not_ours(town: Town) -> None:
     town.master('x', 'yz')
     doors = town.doors()
@@ -263,6 +294,14 @@ def test_pool_of_strangers_is_not_ours(town: Town) -> None:
 
 def test_old_master_with_an_old_database_is_outvoted(town: Town) -> None:
     town.master('z')  # knows nobody, but has the pool's uuid
+    town.master('b', 'acz')
+    town.member('a', of='b')
+    town.member('c', of='b')
+    assert town.doors().find_coordinator(uuids(*'abcz'), POOL).name == 'b'
+
+
+def test_old_master_about_to_step_back_is_outvoted(town: Town) -> None:
+    town.master('z', 'abc')  # serves for a second after its return
     town.master('b', 'acz')
     town.member('a', of='b')
     town.member('c', of='b')

@@ -127,6 +127,27 @@ def test_transport_never_sends_twice(host: scripted_host.ScriptedHost) -> None:
     assert host.count('pool.eject') == 2
 
 
+@pytest.mark.parametrize(
+    'error', [ConnectionResetError(), BrokenPipeError(), TimeoutError()]
+)
+def test_no_error_makes_the_transport_try_again(
+    host: scripted_host.ScriptedHost,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    attempts: list[object] = []
+
+    def single_request(*args: object) -> object:
+        attempts.append(args)
+        raise error
+
+    wire = transport.Transport(host.access())
+    monkeypatch.setattr(wire, 'single_request', single_request)
+    with pytest.raises(type(error)):
+        wire.request('host', '/', b'')
+    assert len(attempts) == 1
+
+
 def test_silence_after_a_change_leaves_its_outcome_open(
     host: scripted_host.ScriptedHost,
 ) -> None:

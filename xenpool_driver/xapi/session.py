@@ -38,7 +38,7 @@ FAILURE: type[Exception] = XenAPI.Failure
 API_VERSION = '1.0'
 """What a login says of its client; XAPI ignores it."""
 
-TRUSTED_SECONDS = 30.0
+TRUSTED_SECONDS = 5.0
 """How long a login counts as alive without a look. A changing call is not
 repeated, so an older login is tried with a read before one."""
 
@@ -197,13 +197,16 @@ class HostSession:
         return outcome.get()
 
     def login(self, timeout: float | None = None) -> None:
-        """Log in unless that is done.
+        """Log in, or make sure of a login of which nothing was heard lately.
 
         :param timeout: seconds for it; None: the host's timeouts.
         :raises NotPoolMaster: the host is a member.
         :raises XapiRefused: the credentials are wrong.
         :raises XapiUnavailable: no answer.
         """
+        if self._doubtful():
+            self._prove(timeout)
+            return
         with self.transport.reading(timeout):
             self._logged_in()
 
