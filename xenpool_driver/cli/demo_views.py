@@ -108,11 +108,12 @@ class Observer:
 
         # The certificates of the simulator are known to the driver only.
         plain = session.FACTORY(url, ignore_ssl=True)
-        try:
-            plain.xenapi.login_with_password('root', self._password)
-        except (session.FAILURE, OSError):
-            return None
         with contextlib.ExitStack() as at_end:
+            at_end.callback(plain('close'))
+            try:
+                plain.xenapi.login_with_password('root', self._password)
+            except (session.FAILURE, OSError):
+                return None
             at_end.callback(plain.xenapi.session.logout)
             return self._read(plain.xenapi)
 

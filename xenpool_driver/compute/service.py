@@ -279,6 +279,8 @@ def setup_logging(conf: cfg.ConfigOpts, debug: bool) -> None:
     )
     if debug:
         conf.set_override('debug', True)
+    if not (conf.log_file or conf.log_dir):
+        conf.set_default('use_stderr', True)
     log.setup(conf, 'xenpool')
     bus.register_opts(conf)
     mask = logs.Mask(logs.secrets_of(conf))
