@@ -76,11 +76,11 @@ class Call:
     """A call that some machine answers."""
 
     def __init__(self, target: machine.Machine, name: str = '') -> None:
-        self.machine = target
+        self.machine: typing.Any = target
         self.name = name
-        self.args: list[typing.Any] = []
+        self.args: collections.abc.Sequence[typing.Any] = []
         self.task: str | None = None
-        self.session_ref = None
+        self.session_ref: str | None = None
         self.originator = 'test'
         self.session: dict[str, typing.Any] = {}
         self.is_local_session = False
@@ -95,11 +95,23 @@ class Call:
 
     @property
     def clock(self) -> clock.Clock:
-        return self.machine.clock
+        return typing.cast(clock.Clock, self.machine.clock)
 
     @property
     def rng(self) -> random.Random:
-        return self.machine.rng
+        return typing.cast(random.Random, self.machine.rng)
+
+    @property
+    def here(self) -> str:
+        return str(self.machine.me)
+
+    def set_cancellable(self, cancellable: bool = True) -> None:
+        return None
+
+    def assert_permission(
+        self, permission: str, roles: collections.abc.Iterable[str]
+    ) -> None:
+        return None
 
     def progress(self, fraction: float) -> None:
         self.shown.append(fraction)

@@ -133,12 +133,14 @@ def _tls(answer: bytes) -> typing.Callable[[socket.socket], None]:
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         trustme.CA().issue_cert('127.30.4.200').configure_cert(context)
-        with contextlib.suppress(OSError):
-            with context.wrap_socket(connection, server_side=True) as tls:
-                received = b''
-                while b'"id": 1}' not in received:
-                    received += tls.recv(4096)
-                tls.sendall(answer)
+        with (
+            contextlib.suppress(OSError),
+            context.wrap_socket(connection, server_side=True) as tls,
+        ):
+            received = b''
+            while b'"id": 1}' not in received:
+                received += tls.recv(4096)
+            tls.sendall(answer)
 
     return serve
 

@@ -75,11 +75,16 @@ def standalone(
     password: str,
     profile: profiles.Profile = profiles.CURRENT,
 ) -> list[machine.Machine]:
-    """Put ``count`` running stand-alone hosts into ``where``."""
+    """Put ``count`` running stand-alone hosts into ``where``.
+
+    They are called xen01 and so on, after those that are there.
+    """
     free = addresses(first)
-    width = max(2, len(str(count)))
+    first_number = len(where.machines) + 1
+    last_number = len(where.machines) + count
+    width = max(2, len(str(last_number)))
     hosts = []
-    for number in range(1, count + 1):
+    for number in range(first_number, last_number + 1):
         target = place(
             where, f'xen{number:0{width}}', next(free), password, profile
         )

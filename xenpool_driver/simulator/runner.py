@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import collections.abc
+import contextlib
 import pathlib
 import signal
 import sys
@@ -100,8 +102,9 @@ def run(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return FAILED
     try:
-        announce(simulated)
-        wait_for_signal()
+        with awaited_signal() as ended:
+            announce(simulated)
+            ended.wait()
     finally:
         simulated.stop()
     return OK
@@ -135,8 +138,9 @@ def announce(simulated: simulation.Simulation) -> None:
     print('ready', flush=True)
 
 
-def wait_for_signal() -> None:
-    """Return at SIGTERM or SIGINT."""
+@contextlib.contextmanager
+def awaited_signal() -> collections.abc.Iterator[threading.Event]:
+    """Yield what SIGTERM or SIGINT sets, from here on."""
     ended = threading.Event()
 
     def end(number: int, frame: types.FrameType | None) -> None:
@@ -147,7 +151,7 @@ def wait_for_signal() -> None:
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        ended.wait()
+        yield ended
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
