@@ -3,6 +3,7 @@
 
 Importing this module chooses the threading backend of oslo.service, which
 must happen before oslo.messaging is imported: the default one is eventlet's.
+A program that has chosen already keeps its choice.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ with warnings.catch_warnings():
 
     import oslo_service.backend
 
-    oslo_service.backend.init_backend(
-        oslo_service.backend.BackendType.THREADING
-    )
+    if oslo_service.backend.get_backend_type() is None:
+        oslo_service.backend.init_backend(
+            oslo_service.backend.BackendType.THREADING
+        )
 
     import oslo_messaging
     import oslo_messaging.opts

@@ -1,0 +1,270 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Two services in two processes, one database, one broker, one pool."""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import dataclasses
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import typing
+import uuid
+
+import pytest
+
+from tests.functional import cli_lab
+from xenpool_driver import simulator, store
+from xenpool_driver.cli import main
+from xenpool_driver.xapi import session
+
+pytest.importorskip('xenpool_driver.compute.bus', reason='needs the extra [service]')
+
+TOPOLOGY = """
+pools:
+  - hosts: [{0}]
+  - hosts: [{1}]
+    vms:
+      - {{name: compute, host: {1}, power_state: Running, memory_gib: 1}}
+  - hosts: [{2}]
+"""
+
+
+@dataclasses.dataclass
+class Site:
+    """Hosts, the services that own them, and somebody who asks."""
+
+    lab: simulator.Simulation
+    hosts: list[str]
+    directory: pathlib.Path
+    database: str
+    rabbit: str
+    capsys: pytest.CaptureFixture[str]
+    guest: str = ''
+
+    def config(self, name: str, *enabled: str) -> pathlib.Path:
+        """Write the configuration of a process."""
+        sections = {}
+        if self.guest:
+            sections[self.hosts[1]] = {'compute_vm_uuid': self.guest}
+        return cli_lab.write_config(
+            self.directory / f"{name}.conf",
+            self.lab,
+            default=f"transport_url = {self.rabbit}",
+            database=self.database,
+            enabled=enabled,
+            sections=sections,
+        )
+
+    def xenpool(self, *words: str) -> cli_lab.Result:
+        """Run a command of somebody who owns no host."""
+        path = self.config('user', self.hosts[0])
+        status = main.main(['--config-file', str(path), *words])
+        out, err = self.capsys.readouterr()
+        return cli_lab.Result(status, out, err)
+
+    @contextlib.contextmanager
+    def service(
+        self, *enabled: str
+    ) -> collections.abc.Iterator[subprocess.Popen[str]]:
+        """Run a service of these hosts; see that it ends cleanly."""
+        path = self.config(f"service-{enabled[0]}", *enabled)
+        log = self.directory / f"{enabled[0]}.log"
+        with (
+            log.open('w') as stream,
+            subprocess.Popen(
+                [
+                    *(sys.executable, '-m', 'xenpool_driver.compute.service'),
+                    *('--config-file', str(path)),
+                ],
+                stderr=stream,
+                text=True,
+            ) as process,
+        ):
+            try:
+                _wait_for(log, 'Serving', process)
+                yield process
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.wait(60)
+        assert process.returncode == 0, log.read_text()
+        assert cli_lab.PASSWORD not in log.read_text()
+
+    def shown(self, name: str) -> dict[str, typing.Any]:
+        """Return an aggregate."""
+        result = self.xenpool('aggregate', 'show', name, '-f', 'json')
+        return typing.cast(dict[str, typing.Any], json.loads(result.out))
+
+
+def _wait_for(
+    log: pathlib.Path, word: str, process: subprocess.Popen[str]
+) -> None:
+    """Return when the word is in the log, or fail with all of it."""
+    while word not in log.read_text():
+        try:
+            process.wait(0.1)
+        except subprocess.TimeoutExpired:
+            continue
+        pytest.fail(f"the service has ended: {log.read_text()}")
+
+
+@pytest.fixture
+def site(
+    tmp_path: pathlib.Path,
+    postgresql_url: str,
+    rabbit_url: str,
+    capsys: pytest.CaptureFixture[str],
+) -> collections.abc.Iterator[Site]:
+    tag = uuid.uuid4().hex[:6]
+    hosts = [f"xen0{number}-{tag}" for number in (1, 2, 3)]
+    store.migrate(postgresql_url)
+    lab = cli_lab.described(
+        tmp_path / 'topology.yaml', TOPOLOGY.format(*hosts)
+    )
+    with lab:
+        yield Site(lab, hosts, tmp_path, postgresql_url, rabbit_url, capsys)
+
+
+def _guest_of(site: Site) -> tuple[str, str]:
+    """Return uuid and power state of the guest, as XAPI says."""
+    for host in site.lab.hosts:
+        plain = session.FACTORY(host.url, ignore_ssl=True)
+        with contextlib.ExitStack() as at_end:
+            at_end.callback(plain('close'))
+            try:
+                plain.xenapi.login_with_password('root', cli_lab.PASSWORD)
+            except session.FAILURE:
+                continue
+            for ref in plain.xenapi.VM.get_by_name_label('compute'):
+                return (
+                    plain.xenapi.VM.get_uuid(ref),
+                    plain.xenapi.VM.get_power_state(ref),
+                )
+    pytest.fail('the guest is gone')
+
+
+def test_two_services_form_one_pool(site: Site) -> None:
+    first, second, third = site.hosts
+    with site.service(first, third), site.service(second):
+        assert site.xenpool('aggregate', 'create', 'prod').status == 0
+        # The guest on the second host would forbid the join.
+        added = site.xenpool(
+            'aggregate', 'add', 'host', 'prod', first, third, '--remote'
+        )
+        assert added.status == 0, added.err
+
+        refused = site.xenpool(
+            'aggregate', 'add', 'host', 'prod', second, '--remote'
+        )
+        assert refused.status == 3, refused.err
+        assert "compute" in refused.err
+        assert 'remedy' in refused.err
+
+        moved = site.xenpool(
+            'aggregate', 'set', 'master', 'prod', third, '--remote'
+        )
+        assert moved.status == 0, moved.err
+        assert cli_lab.memberships(site.lab) == {(third, first), (second,)}
+
+        removed = site.xenpool(
+            *('aggregate', 'remove', 'host', 'prod', first),
+            *('--yes', '--wait', '--remote'),
+        )
+        assert removed.status == 0, removed.err
+        audited = site.xenpool('aggregate', 'audit', 'prod', '--remote')
+        assert audited.status == 0, audited.out
+
+    shown = site.shown('prod')
+    assert (shown['state'], shown['master'], shown['hosts']) == (
+        'active',
+        third,
+        [third],
+    )
+    assert cli_lab.memberships(site.lab) == {(first,), (second,), (third,)}
+
+
+def test_a_service_in_a_guest_on_the_joiner(site: Site) -> None:
+    first, second, _ = site.hosts
+    site.guest, power_state = _guest_of(site)
+    assert power_state == 'Running'
+
+    with site.service(first), site.service(second):
+        site.xenpool('aggregate', 'create', 'prod')
+        for host in (first, second):
+            added = site.xenpool(
+                'aggregate', 'add', 'host', 'prod', host, '--remote'
+            )
+            assert added.status == 0, added.err
+
+    assert (first, second) in cli_lab.memberships(site.lab)
+    assert _guest_of(site) == (site.guest, 'Running')
+    operations = json.loads(
+        site.xenpool('operation', 'list', '-f', 'json').out
+    )
+    join = next(each for each in operations if each['Kind'] == 'join')
+    told = json.loads(
+        site.xenpool('operation', 'show', join['UUID'], '-f', 'json').out
+    )
+    phases = [each['phase'] for each in told['story']]
+    assert phases.index('stop compute guest') < phases.index('join')
+    assert phases.index('join') < phases.index('start compute guest')
+
+
+def test_an_absent_service_is_known_at_once(site: Site) -> None:
+    first = site.hosts[0]
+    site.xenpool('aggregate', 'create', 'prod')
+
+    added = site.xenpool('aggregate', 'add', 'host', 'prod', first, '--remote')
+
+    assert added.status == 1
+    assert f"no compute service answers for host '{first}'" in added.err
+    assert site.shown('prod')['state'] == 'created'
+
+
+def test_a_broker_that_is_not_there(site: Site) -> None:
+    site.rabbit = 'rabbit://guest:guest@127.50.0.250:5672//'
+    site.xenpool('aggregate', 'create', 'prod')
+
+    added = site.xenpool(
+        'aggregate', 'add', 'host', 'prod', site.hosts[0], '--remote'
+    )
+
+    assert added.status == 1
+    assert 'the message bus cannot be reached' in added.err
+    assert '127.50.0.250' in added.err
+
+
+@pytest.mark.parametrize(
+    ('line', 'words'),
+    [
+        ('[xenpool]\ncompute_driver = frobnicate', 'frobnicate'),
+        ('[xenpool]\ncompute_drivr = xenapi', 'compute_drivr'),
+        ('[DEFAULT]\nenabled_hosts =', 'enabled_hosts'),
+        ('[DEFAULT]\nenabled_hosts = xen77', 'xen77'),
+    ],
+)
+def test_a_service_that_cannot_work_ends_with_one_line(
+    site: Site, line: str, words: str
+) -> None:
+    path = site.config('wrong', site.hosts[0])
+    more = site.directory / 'more.conf'
+    more.write_text(f"{line}\n")
+
+    done = subprocess.run(
+        [
+            *(sys.executable, '-m', 'xenpool_driver.compute.service'),
+            *('--config-file', str(path), '--config-file', str(more)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith('xenpool-compute: ')
+    assert words in last
+    assert 'Traceback' not in done.stderr
