@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import collections.abc
+import errno
 import hashlib
+import http.client
 import pathlib
 import socket
 import ssl
@@ -128,7 +130,13 @@ def test_transport_never_sends_twice(host: scripted_host.ScriptedHost) -> None:
 
 
 @pytest.mark.parametrize(
-    'error', [ConnectionResetError(), BrokenPipeError(), TimeoutError()]
+    'error',
+    [
+        ConnectionResetError(errno.ECONNRESET, 'reset'),
+        BrokenPipeError(errno.EPIPE, 'broken'),
+        http.client.RemoteDisconnected('closed'),
+        TimeoutError(),
+    ],
 )
 def test_no_error_makes_the_transport_try_again(
     host: scripted_host.ScriptedHost,
