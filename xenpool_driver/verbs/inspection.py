@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 
+from xenpool_driver import conf as config
 from xenpool_driver import (
     exceptions,
     inventory,
@@ -81,7 +82,7 @@ def judge_join(
         joiner = site.connections.client(host)
     except exceptions.NotPoolMaster as error:
         return _judge_member(site, row, host, master, error)
-    own = joiner.snapshot()
+    own = _without_guest(site, host, joiner.snapshot())
     if own.coordinator is None:
         raise exceptions.XapiUnavailable('has no pool yet', host)
     uuid = own.coordinator.uuid
@@ -110,6 +111,21 @@ def judge_join(
         False,
         inventory.take(own, uuid),
     )
+
+
+def _without_guest(
+    site: operation.Site, host: str, own: snapshot.PoolSnapshot
+) -> snapshot.PoolSnapshot:
+    """Judge the joiner as it will be: the compute service's guest is shut
+    down before the join."""
+    guest = config.host_access(site.conf, host).compute_vm_uuid
+    vms = {
+        ref: dataclasses.replace(vm, power_state='Halted')
+        if guest and vm.uuid == guest
+        else vm
+        for ref, vm in own.vms.items()
+    }
+    return dataclasses.replace(own, vms=vms)
 
 
 def _site_findings(
