@@ -285,6 +285,27 @@ class TestReboot:
         hosts.enable(call(one), host)
         assert db_of(one).get('host', host)['enabled']
 
+    def test_its_guests_are_off_after_a_power_cut(
+        self, pool: list[machine.Machine]
+    ) -> None:
+        one, two, _ = pool
+        web = named(one, 'VM', 'web')
+        lifecycle.kill_machine(two)
+        assert db_of(one).get('VM', web)['power_state'] == 'Running'
+        lifecycle.power_on(two)
+        one.clock.advance(60)
+        assert db_of(one).get('VM', web)['power_state'] == 'Halted'
+
+    def test_a_new_coordinator_says_so_once(
+        self, pool: list[machine.Machine]
+    ) -> None:
+        one, two, _ = pool
+        master.designate_new_master(call(one), ref(one, two))
+        one.clock.advance(60)
+        posted = list(db_of(two).all('message').values())
+        assert [m['name'] for m in posted] == ['POOL_MASTER_TRANSITION']
+        assert posted[0]['obj_uuid'] == two.uuid
+
 
 class TestHa:
     @pytest.fixture(name='armed')

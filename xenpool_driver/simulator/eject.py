@@ -31,6 +31,7 @@ def eject(call: registry.Call, host: str) -> None:
     A host that is not in the database counts as offline (recorded).
     """
     master: machine.Machine = call.machine
+    call.set_cancellable()
     if not master.profile.guarded:
         _eject(call, master, host)
         return

@@ -243,6 +243,7 @@ def _elect(
 ) -> None:
     """Make ``winner`` coordinator and the other survivors its members."""
     winner.role_file = machine.Role()
+    winner.just_promoted = True
     survivors = [
         other
         for other in where.machines

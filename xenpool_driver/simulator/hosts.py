@@ -154,6 +154,7 @@ def evacuate(
     db = call.db
     db.get('host', host)
     ha.check_plan(db, host)
+    call.set_cancellable()
     with operations.object_operation(db, 'host', host, 'evacuate', call.task):
         plan = evacuation.plan(db, host)
         for outcome in plan.values():

@@ -8,11 +8,16 @@ with the image before it, so that taking one is cheap.
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import random
+import typing
 
 from xenpool_driver.simulator import clock as clock_module
 from xenpool_driver.simulator import database
+
+SUBJECTS = 'subjects'
+"""What of a database's side table is on disk."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +25,14 @@ class Image:
     """A database at rest: immutable, without sessions and tasks.
 
     :param generation: the database's at that moment.
+    :param subjects: the directory users who may log in.
     """
 
     generation: int
     records: database.Records
+    subjects: collections.abc.Mapping[str, typing.Any] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 def take(db: database.Database, previous: Image | None = None) -> Image:
@@ -38,7 +47,8 @@ def take(db: database.Database, previous: Image | None = None) -> Image:
         for table in db.tables():
             if table.cls not in database.VOLATILE:
                 records[table.cls] = _rows(table, previous)
-        return Image(db.generation, records)
+        subjects = dict(db.side.get(SUBJECTS, {}))
+        return Image(db.generation, records, subjects)
 
 
 def _rows(
@@ -68,6 +78,8 @@ def restore(
     db = database.Database(clock, rng)
     with db.lock:
         db.generation = image.generation + 1
+        if image.subjects:
+            db.side[SUBJECTS] = dict(image.subjects)
         for cls, rows in image.records.items():
             table = db.table(cls)
             table.modified = db.generation

@@ -264,6 +264,8 @@ def _master(
     times = target.world.timings
     db = startup.load_database(target)
     startup.prepare_master(target, db)
+    if booted:
+        startup.halt_guests(target, db)
     process.database = db
     process.db_open = True
     _open(target, process, machine.HTTP)
@@ -282,6 +284,7 @@ def _master(
     yield times.alone_enable if alone else times.master_enable - times.demote
     startup.plug_storage(target, db)
     startup.enable(target, db)
+    startup.tell_of_promotion(target, db)
     process.ready = True
     if target.first_boot:
         yield times.first_boot
@@ -318,6 +321,8 @@ def _member(
         yield times.member_retry
     process.emergency = None
     db = startup.join_in(target)
+    if booted:
+        startup.halt_guests(target, db)
     yield times.member_enable
     startup.enable(target, db)
     process.ready = True

@@ -130,6 +130,7 @@ class Machine:
         self.frozen = False
         self.ha_armed = False
         self.first_boot = False
+        self.just_promoted = False
         self.keep_disabled = False
         self.http_closed = False
         self.clock_offset = 0.0

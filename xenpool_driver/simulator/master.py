@@ -28,6 +28,7 @@ from xenpool_driver.simulator import (
 def designate_new_master(call: registry.Call, host: str) -> None:
     """Make ``host`` the coordinator; every toolstack restarts."""
     old: machine.Machine = call.machine
+    call.set_cancellable()
     if not old.profile.guarded:
         _designate(call, old, host)
         return
@@ -148,6 +149,7 @@ def commit(
         lifecycle.exit_toolstack(new, clean=False)
         return
     new.role_file = machine.Role()
+    new.just_promoted = True
     if new.process is not None:
         # It waits for its connection to the old coordinator to die.
         new.process.ends_with = old.process
@@ -169,6 +171,7 @@ def emergency_transition_to_master(call: registry.Call) -> None:
     """Make this host coordinator, from its copy of the database."""
     target: machine.Machine = call.machine
     _check_not_armed(target)
+    target.just_promoted = not target.is_master
     target.role_file = machine.Role()
     lifecycle.light_fuse(target)
 
@@ -289,6 +292,7 @@ def commit_new_master(call: registry.Call, address: str) -> None:
         )
     target.proposal = None
     if address == target.address:
+        target.just_promoted = not target.is_master
         target.role_file = machine.Role()
         lifecycle.light_fuse(target)
         return

@@ -11,11 +11,17 @@ from xenpool_driver.simulator import (
     database,
     defaults,
     errors,
+    evacuation,
     faults,
     images,
     machine,
+    messages,
     netcopy,
+    vms,
 )
+
+TRANSITION = ('POOL_MASTER_TRANSITION', 4)
+"""Name and priority of the message of a new coordinator."""
 
 NO_PBDS = 'sync_create_pbds'
 """Key of pool.other_config: ``nosync`` keeps members from shared SRs."""
@@ -262,6 +268,20 @@ def enable(target: machine.Machine, db: database.Database) -> None:
         return
     if not record['enabled']:
         db.set('host', host, enabled=True)
+
+
+def halt_guests(target: machine.Machine, db: database.Database) -> None:
+    """Note that the guests of a machine that booted run no more."""
+    host = db.by_uuid('host', target.uuid)
+    for ref in evacuation.resident_guests(db, host):
+        vms.halt(db, ref)
+
+
+def tell_of_promotion(target: machine.Machine, db: database.Database) -> None:
+    """Post the message of a new coordinator, once."""
+    if target.just_promoted:
+        target.just_promoted = False
+        messages.post(db, *TRANSITION, 'Host', target.uuid, '')
 
 
 def finish_first_boot(target: machine.Machine, db: database.Database) -> None:
