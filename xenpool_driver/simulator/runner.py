@@ -35,6 +35,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='DIR',
         help='recorded pools: each JSON file of DIR is one',
     )
+    _add_places(parser)
+    parser.add_argument(
+        '--password',
+        default='xenroot',
+        help="root's, on every host (default: xenroot)",
+    )
+    parser.add_argument(
+        '--time-scale',
+        type=float,
+        default=1.0,
+        metavar='F',
+        help='let time run F times as fast as life (default: 1)',
+    )
+    parser.add_argument(
+        '--version-profile',
+        default=profiles.CURRENT.name,
+        choices=sorted(profiles.PROFILES),
+        help='the release that the hosts pretend to be (default: current)',
+    )
+    parser.add_argument(
+        '--seed', type=int, metavar='N', help='decides all that is random'
+    )
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where things are."""
     parser.add_argument(
         '--address',
         default='127.0.0.11',
@@ -54,18 +80,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='of plain HTTP, on every address (default: 8080)',
     )
     parser.add_argument(
-        '--password',
-        default='xenroot',
-        help="root's, on every host (default: xenroot)",
-    )
-    parser.add_argument(
-        '--time-scale',
-        type=float,
-        default=1.0,
-        metavar='F',
-        help='let time run F times as fast as life (default: 1)',
-    )
-    parser.add_argument(
         '--state-dir',
         metavar='DIR',
         help='keep certificates here; clients trust DIR/ca.pem',
@@ -75,15 +89,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar='P',
         help='of the control endpoint, on 127.0.0.1',
-    )
-    parser.add_argument(
-        '--version-profile',
-        default=profiles.CURRENT.name,
-        choices=sorted(profiles.PROFILES),
-        help='the release that the hosts pretend to be (default: current)',
-    )
-    parser.add_argument(
-        '--seed', type=int, metavar='N', help='decides all that is random'
     )
 
 
