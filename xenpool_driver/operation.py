@@ -324,11 +324,13 @@ def refuse_early(verb: Verb) -> None:
 def _carry_out(verb: Verb, journal: Journal, act: bool) -> store.Aggregate:
     """Act and observe, then write what came of it."""
     failure: exceptions.XapiError | None = None
+    unanswered = ''
     if act:
         try:
             verb.act(journal)
         except exceptions.XapiOutcomeUnknown as error:
             LOG.warning('%s; looking at what came of it', error)
+            unanswered = str(error)
         except exceptions.XapiError as error:
             failure = error
     seen, doubt = _watch(verb, journal, hurry=failure is not None)
@@ -339,9 +341,10 @@ def _carry_out(verb: Verb, journal: Journal, act: bool) -> store.Aggregate:
             outcome=_outcome_of(verb, failure, settlement),
             reason=str(failure),
         )
-    elif doubt:
+    elif settlement.outcome != 'succeeded' and (doubt or unanswered):
+        known = '; '.join(filter(None, (unanswered, doubt)))
         settlement = dataclasses.replace(
-            settlement, reason=f"{settlement.reason} ({doubt})"
+            settlement, reason=f"{settlement.reason} ({known})"
         )
     try:
         verb.afterwards(journal, settlement)

@@ -336,11 +336,8 @@ class Join(common.PoolVerb):
         if not common.storage_plugged(master.door, record):
             return Observation.JOINING
         view = self.site.connections.member_view(self.host)
-        return (
-            Observation.JOINED
-            if view == master.address
-            else Observation.JOINING
-        )
+        wanted = '' if self.uuid == master.uuid else master.address
+        return Observation.JOINED if view == wanted else Observation.JOINING
 
     def _observe_outside(self) -> reconcile.Observation:
         """Say what a host that the master does not know is up to."""

@@ -105,12 +105,17 @@ def judge_join(
     )
     if suspend_ha:
         report = _without_ha(report)
-    return JoinJudgement(
-        dataclasses.replace(report, subject=host),
-        uuid,
-        False,
-        inventory.take(own, uuid),
-    )
+    report = dataclasses.replace(report, subject=host)
+    if _are_same(own, pool):
+        return JoinJudgement(report, uuid, True, None)
+    return JoinJudgement(report, uuid, False, inventory.take(own, uuid))
+
+
+def _are_same(own: snapshot.PoolSnapshot, pool: snapshot.PoolSnapshot) -> bool:
+    """Say whether the joiner is the pool's master itself."""
+    if own.pool is None or pool.pool is None:
+        return False
+    return own.pool.uuid == pool.pool.uuid
 
 
 def _without_guest(
