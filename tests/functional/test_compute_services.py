@@ -21,7 +21,9 @@ from xenpool_driver import simulator, store
 from xenpool_driver.cli import main
 from xenpool_driver.xapi import session
 
-pytest.importorskip('xenpool_driver.compute.bus', reason='needs the extra [service]')
+pytest.importorskip(
+    'xenpool_driver.compute.bus', reason='needs the extra [service]'
+)
 
 TOPOLOGY = """
 pools:
@@ -222,6 +224,23 @@ def test_an_absent_service_is_known_at_once(site: Site) -> None:
     assert added.status == 1
     assert f"no compute service answers for host '{first}'" in added.err
     assert site.shown('prod')['state'] == 'created'
+
+
+def test_a_service_that_has_ended_is_absent(site: Site) -> None:
+    first = site.hosts[0]
+    site.xenpool('aggregate', 'create', 'prod')
+    with site.service(first):
+        added = site.xenpool(
+            'aggregate', 'add', 'host', 'prod', first, '--remote'
+        )
+        assert added.status == 0, added.err
+
+    removed = site.xenpool(
+        'aggregate', 'remove', 'host', 'prod', first, '--yes', '--remote'
+    )
+
+    assert removed.status == 1
+    assert f"no compute service answers for host '{first}'" in removed.err
 
 
 def test_a_broker_that_is_not_there(site: Site) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests import paper_driver
 from tests.unit import test_cli_commands as commands
-from xenpool_driver import base, exceptions, store
+from xenpool_driver import base, compute, exceptions, store
 from xenpool_driver.cli import main
 
 config_file = commands.config_file
@@ -307,6 +307,7 @@ def test_remote_without_the_extra(
         monkeypatch.delitem(
             sys.modules, f"xenpool_driver.compute.{name}", raising=False
         )
+        monkeypatch.delattr(compute, name, raising=False)
     monkeypatch.setitem(sys.modules, 'oslo_service', None)
     monkeypatch.setitem(sys.modules, 'oslo_service.backend', None)
 

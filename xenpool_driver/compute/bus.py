@@ -41,6 +41,9 @@ VERSION = '1.0'
 """Of the RPC API; the endpoint accepts it and later minor ones up to its
 own."""
 
+RABBIT = 'oslo_messaging_rabbit'
+"""The section of oslo.messaging's options for RabbitMQ."""
+
 AMQP_PORT = 5672
 
 PROBE_SECONDS = 5.0
@@ -83,12 +86,18 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     oslo.messaging looks up [oslo_messaging_metrics] and, from release 18 on,
     [oslo_messaging_tracing] on the options that it is given, but registers
     these groups only on ``cfg.CONF``.
+
+    Queues go when nobody listens any more, unless the file says otherwise:
+    the queue of a service that has ended would take requests in, nobody
+    would be told that it has, and the service would carry them out when it
+    comes back, however late.
     """
-    for section, options in oslo_messaging.opts.list_opts():
-        if section is None:
-            conf.register_opts(
-                [opt for opt in options if opt.name == 'transport_url']
-            )
+    options = dict(oslo_messaging.opts.list_opts())
+    conf.register_opts(
+        [opt for opt in options[None] if opt.name == 'transport_url']
+    )
+    conf.register_opts(options[RABBIT], group=RABBIT)
+    conf.set_default('amqp_auto_delete', True, group=RABBIT)
     for section in ('oslo_messaging_metrics', 'oslo_messaging_tracing'):
         group = cfg.CONF._groups.get(section)
         if group is not None:
