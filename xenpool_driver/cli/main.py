@@ -36,6 +36,9 @@ COMMANDS = {
     'records dump': 'hosts:DumpRecords',
     'db upgrade': 'database:Upgrade',
     'db version': 'database:Version',
+    'rehearse add host': 'rehearse:AddHost',
+    'rehearse remove host': 'rehearse:RemoveHost',
+    'rehearse set master': 'rehearse:SetMaster',
     'simulator run': 'simulate:Run',
     'demo': 'demo:Demo',
 }

@@ -19,12 +19,60 @@ _STATUS = {
 }
 
 
-def _suspend_ha(parser: argparse.ArgumentParser) -> None:
+def add_suspend_ha(parser: argparse.ArgumentParser) -> None:
+    """Add the option that every request to a pool has."""
     parser.add_argument(
         '--suspend-ha',
         action='store_true',
         help='switch high availability off for the time of the request',
     )
+
+
+def add_join_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a request that adds hosts."""
+    parser.add_argument(
+        '--force',
+        action='store_true',
+        help='join although CPUs or certificates differ '
+        '(pool.join_force); every other check still holds',
+    )
+    parser.add_argument(
+        '--restore-settings',
+        action='store_true',
+        help='put back the safe settings that a join loses: name, tags, '
+        'logging, other_config',
+    )
+    add_suspend_ha(parser)
+
+
+def add_leave_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a request that removes a host."""
+    parser.add_argument(
+        '--drain',
+        action='store_true',
+        help='first move its virtual machines to other hosts',
+    )
+    parser.add_argument(
+        '--keep-disabled',
+        action='store_true',
+        help='leave the host disabled when draining fails',
+    )
+    parser.add_argument(
+        '--wait',
+        action='store_true',
+        help='wait until the host is back as a pool of its own',
+    )
+    parser.add_argument(
+        '--successor',
+        metavar='HOST',
+        help='the next master, when the master is removed',
+    )
+    parser.add_argument(
+        '--forget',
+        action='store_true',
+        help='the host is dead: only forget its record',
+    )
+    add_suspend_ha(parser)
 
 
 class AddHost(command.Lister):
@@ -36,19 +84,7 @@ class AddHost(command.Lister):
         parser.add_argument(
             'hosts', metavar='HOST', nargs='+', help='compute host names'
         )
-        parser.add_argument(
-            '--force',
-            action='store_true',
-            help='join although CPUs or certificates differ '
-            '(pool.join_force); every other check still holds',
-        )
-        parser.add_argument(
-            '--restore-settings',
-            action='store_true',
-            help='put back the safe settings that a join loses: name, tags, '
-            'logging, other_config',
-        )
-        _suspend_ha(parser)
+        add_join_options(parser)
         command.add_remote(parser)
         return parser
 
@@ -95,32 +131,7 @@ class RemoveHost(command.Command):
             action='store_true',
             help='do not ask; what is listed as lost will be lost',
         )
-        parser.add_argument(
-            '--drain',
-            action='store_true',
-            help='first move its virtual machines to other hosts',
-        )
-        parser.add_argument(
-            '--keep-disabled',
-            action='store_true',
-            help='leave the host disabled when draining fails',
-        )
-        parser.add_argument(
-            '--wait',
-            action='store_true',
-            help='wait until the host is back as a pool of its own',
-        )
-        parser.add_argument(
-            '--successor',
-            metavar='HOST',
-            help='the next master, when the master is removed',
-        )
-        parser.add_argument(
-            '--forget',
-            action='store_true',
-            help='the host is dead: only forget its record',
-        )
-        _suspend_ha(parser)
+        add_leave_options(parser)
         command.add_remote(parser)
         return parser
 
@@ -183,7 +194,7 @@ class SetMaster(command.Command):
         parser = super().get_parser(prog_name)
         aggregate.add_aggregate(parser)
         parser.add_argument('host', metavar='HOST', help='compute host name')
-        _suspend_ha(parser)
+        add_suspend_ha(parser)
         command.add_remote(parser)
         return parser
 

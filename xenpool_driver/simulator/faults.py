@@ -159,6 +159,9 @@ class Faults:
             collections.Counter()
         )
         """(machine's name, ``class.method``) -> executions."""
+        self.witness: collections.abc.Callable[[str, Call], None] | None = None
+        """Is told of each execution, in order: the machine's name, the
+        call."""
 
     def add(self, rule: Rule) -> int:
         """Arm ``rule``; returns the number to :meth:`remove` it by."""
@@ -216,10 +219,12 @@ class Faults:
                     return action
         return None
 
-    def count(self, machine: str, method: str) -> None:
-        """Note that ``machine`` executes ``method`` once more."""
+    def count(self, machine: str, call: Call) -> None:
+        """Note that ``machine`` executes ``call``."""
         with self._lock:
-            self.executed[machine, method] += 1
+            self.executed[machine, call.name] += 1
+        if self.witness is not None:
+            self.witness(machine, call)
 
     def counts(self, machine: str | None = None) -> dict[str, int]:
         """Return executions by method, of one machine or of all."""
@@ -270,7 +275,7 @@ class MachineFaults:
         call.fault = action
         if action is not None:
             self._faults.ahead(action)
-        self._faults.count(self._names[0], call.name)
+        self._faults.count(self._names[0], call)
 
     def after(self, call: typing.Any) -> None:
         """Behind ``call``'s execution: drop or replace its answer."""
