@@ -95,6 +95,12 @@ class PaperDriver(base.PoolDriver):
             aggregate, store.Changes(metadata={pool_states.MASTER: host})
         )
 
+    def rename_aggregate(
+        self, context: typing.Any, aggregate: model.AggregateLike, name: str
+    ) -> None:
+        self._called('rename_aggregate', '', name=name)
+        self._change(aggregate, store.Changes(name=name))
+
     def dismiss_aggregate(
         self, context: typing.Any, aggregate: model.AggregateLike
     ) -> None:

@@ -136,6 +136,15 @@ class PoolDriver(abc.ABC):
         """Make ``host`` the master of the pool."""
 
     @abc.abstractmethod
+    def rename_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        name: str,
+    ) -> None:
+        """Give the aggregate and its pool another name."""
+
+    @abc.abstractmethod
     def dismiss_aggregate(
         self, context: typing.Any, aggregate: model.AggregateLike
     ) -> None:

@@ -138,7 +138,7 @@ class XenAPIPoolDriver(base.PoolDriver):
             row = self._perform(handover, aggregate, context, progress)
         verb: operation.Verb
         if verbs.is_last(row, host):
-            verb = verbs.Clear(self.site, row, host)
+            verb = verbs.Clear(self.site, row, host, forget=forget)
         elif forget:
             verb = verbs.Forget(self.site, row, host, suspend_ha=suspend_ha)
         else:
@@ -198,6 +198,18 @@ class XenAPIPoolDriver(base.PoolDriver):
         if row is not None:
             verb = verbs.SetMaster(self.site, row, host, suspend_ha=suspend_ha)
             self._perform(verb, aggregate, context, progress)
+
+    def rename_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        name: str,
+    ) -> None:
+        row = self._load(aggregate)
+        if row is None or name == row.name:
+            return
+        verb = verbs.Rename(self.site, row, '', new_name=name)
+        self._perform(verb, aggregate, context, None)
 
     def dismiss_aggregate(
         self, context: typing.Any, aggregate: model.AggregateLike

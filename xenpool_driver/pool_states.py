@@ -70,7 +70,9 @@ REMOVE = 'remove'
 SET_MASTER = 'set master'
 DELETE = 'delete'
 
-REQUESTS = (ADD, REMOVE, SET_MASTER, DELETE)
+RECOVER = 'recover'
+
+REQUESTS = (ADD, REMOVE, SET_MASTER, DELETE, RECOVER)
 """What a user can ask of an aggregate."""
 
 _SETTING_UP = 'setup in progress'
@@ -80,16 +82,19 @@ _GONE = 'aggregate deleted'
 REFUSALS: collections.abc.Mapping[tuple[str, str], str] = {
     (CREATED, REMOVE): 'no hosts to remove',
     (CREATED, SET_MASTER): 'no master to change',
+    (CREATED, RECOVER): 'no hosts to recover',
     (CHANGING, ADD): _SETTING_UP,
     (CHANGING, REMOVE): _SETTING_UP,
     (CHANGING, SET_MASTER): _SETTING_UP,
     (CHANGING, DELETE): _SETTING_UP,
+    (CHANGING, RECOVER): _SETTING_UP,
     (ERROR, ADD): _IN_ERROR,
     (ERROR, SET_MASTER): _IN_ERROR,
     (DISMISSED, ADD): _GONE,
     (DISMISSED, REMOVE): _GONE,
     (DISMISSED, SET_MASTER): _GONE,
     (DISMISSED, DELETE): _GONE,
+    (DISMISSED, RECOVER): _GONE,
 }
 """(state, request) -> why it is refused. A pair that is not here may go on."""
 

@@ -32,11 +32,11 @@ LIFE = {
 }
 
 REFUSED = {
-    'created': {'remove', 'set master'},
-    'changing': {'add', 'remove', 'set master', 'delete'},
+    'created': {'remove', 'set master', 'recover'},
+    'changing': {'add', 'remove', 'set master', 'delete', 'recover'},
     'active': set(),
     'error': {'add', 'set master'},
-    'dismissed': {'add', 'remove', 'set master', 'delete'},
+    'dismissed': {'add', 'remove', 'set master', 'delete', 'recover'},
 }
 
 PAIRS = list(itertools.product(pool_states.STATES, pool_states.EVENTS))

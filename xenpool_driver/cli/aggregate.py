@@ -141,6 +141,7 @@ class Set(command.ShowOne):
             default=[],
             help='metadata to take away; repeatable',
         )
+        command.add_remote(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
@@ -148,8 +149,11 @@ class Set(command.ShowOne):
             parsed_args.unset_property
         )
         changes.update(parsed_args.property)
-        changed = self.workbench.api().update(
-            parsed_args.aggregate, parsed_args.name, changes
+        changed = self.workbench.api(parsed_args.remote).update(
+            self.workbench.context,
+            parsed_args.aggregate,
+            parsed_args.name,
+            changes,
         )
         return shown(changed)
 

@@ -69,6 +69,14 @@ class Compute(typing.Protocol):
     ) -> None:
         """Make ``host`` the master."""
 
+    def rename_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        name: str,
+    ) -> None:
+        """Rename aggregate and pool."""
+
     def dismiss_aggregate(
         self, context: typing.Any, aggregate: model.AggregateLike
     ) -> None:
@@ -198,13 +206,12 @@ class AggregateAPI:
 
     def update(
         self,
+        context: typing.Any,
         ident: str,
         name: str | None = None,
         metadata: model.MetadataChanges | None = None,
     ) -> store.Aggregate:
-        """Rename the aggregate or change the user's own metadata.
-
-        The pool keeps its name: an audit shows the difference.
+        """Change the user's own metadata, or rename aggregate and pool.
 
         :param metadata: merged; None deletes a key.
         :raises InvalidAggregateActionUpdate: a key is not the user's.
@@ -212,10 +219,18 @@ class AggregateAPI:
         aggregate = self.get(ident)
         changes = dict(metadata or {})
         self._refuse_keys(aggregate.name, aggregate.hosts, changes)
-        wanted = store.Changes(metadata=changes, name=name)
-        if not wanted:
-            return aggregate
-        return self._store.change(aggregate.uuid, aggregate.generation, wanted)
+        if changes:
+            aggregate = self._store.update_metadata(
+                aggregate.uuid, aggregate.generation, changes
+            )
+        if name and not aggregate.metadata.get(pool_states.MASTER):
+            return self._store.rename(
+                aggregate.uuid, aggregate.generation, name
+            )
+        if name:
+            self._compute.rename_aggregate(context, aggregate, name)
+            aggregate.refresh()
+        return aggregate
 
     def delete(self, context: typing.Any, ident: str) -> None:
         """Dismiss an aggregate that has no hosts."""

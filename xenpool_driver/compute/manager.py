@@ -98,6 +98,15 @@ class ComputeManager:
             context, aggregate, host, **options
         )
 
+    def rename_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        name: str,
+    ) -> None:
+        """Give the aggregate and its pool another name."""
+        self._any_driver(aggregate).rename_aggregate(context, aggregate, name)
+
     def dismiss_aggregate(
         self, context: typing.Any, aggregate: model.AggregateLike
     ) -> None:

@@ -101,6 +101,15 @@ class ComputeAPI:
             options=options,
         )
 
+    def rename_aggregate(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        name: str,
+    ) -> None:
+        """Rename the aggregate; served by any service."""
+        self._call(context, None, 'rename_aggregate', aggregate, name=name)
+
     def dismiss_aggregate(
         self, context: typing.Any, aggregate: model.AggregateLike
     ) -> None:

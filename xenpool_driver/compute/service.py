@@ -105,6 +105,14 @@ class Endpoint:
             **(options or {}),
         )
 
+    def rename_aggregate(
+        self, context: typing.Any, aggregate: Packed, name: str
+    ) -> Packed:
+        """Rename an aggregate; see the manager."""
+        return self._answer(
+            self._compute.rename_aggregate, context, aggregate, name
+        )
+
     def dismiss_aggregate(
         self, context: typing.Any, aggregate: Packed
     ) -> Packed:

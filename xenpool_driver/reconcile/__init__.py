@@ -64,6 +64,11 @@ class Observation(enum.StrEnum):
     """Members do not agree, or are not enabled yet."""
     NOT_MOVED = 'not moved'
     """Every member names the old master."""
+    RENAMED = 'renamed'
+    """The pool has the new name."""
+    NOT_RENAMED = 'not renamed'
+    """The pool has another name."""
+
     BROKEN = 'half moved'
     """The new master took its role in part only (HOST_BROKEN)."""
 
@@ -139,6 +144,11 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
         'failed', True, 'the pool still carries the stamp of the aggregate'
     ),
     ('clear', Observation.UNKNOWN): Settlement('failed', True, _BLIND),
+    ('rename', Observation.RENAMED): _SUCCEEDED,
+    ('rename', Observation.NOT_RENAMED): Settlement(
+        'failed', None, 'the aggregate is renamed, the pool is not'
+    ),
+    ('rename', Observation.UNKNOWN): Settlement('failed', None, _BLIND),
     ('set-master', Observation.MOVED): _SUCCEEDED,
     ('set-master', Observation.MOVING): Settlement(
         'failed',

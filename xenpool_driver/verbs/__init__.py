@@ -3,7 +3,7 @@
 
 ``common`` what they share; ``formation`` set up, adopt, join; ``leaving``
 eject, forget, clear, dismiss; ``mastership`` set master and promote;
-``inspection`` checks, audit.
+``naming`` rename; ``inspection`` checks, audit.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from xenpool_driver.verbs import (
     inspection,
     leaving,
     mastership,
+    naming,
 )
 
 Adopt = formation.Adopt
@@ -27,6 +28,7 @@ Clear = leaving.Clear
 Eject = leaving.Eject
 Forget = leaving.Forget
 HandOver = mastership.HandOver
+Rename = naming.Rename
 Promote = mastership.Promote
 SetMaster = mastership.SetMaster
 audit = inspection.audit
@@ -44,6 +46,7 @@ __all__ = [
     'HandOver',
     'Join',
     'Promote',
+    'Rename',
     'SetMaster',
     'SetUp',
     'audit',
@@ -57,7 +60,17 @@ __all__ = [
 
 _KINDS: dict[str, type[operation.Verb]] = {
     verb.kind: verb
-    for verb in (SetUp, Join, Adopt, Clear, Eject, Forget, SetMaster, Promote)
+    for verb in (
+        SetUp,
+        Join,
+        Adopt,
+        Clear,
+        Eject,
+        Forget,
+        SetMaster,
+        Promote,
+        Rename,
+    )
 }
 
 

@@ -287,15 +287,7 @@ class Forget(Leaving):
 
     def judge(self, master: client.Client) -> None:
         """Refuse a host that lives, by its own word or the coordinator's."""
-        try:
-            view = self.site.connections.member_view(self.host)
-        except exceptions.XapiError:
-            view = None
-        if view is not None:
-            self.refuse(
-                f"host '{self.host}' answers, so it is not dead: remove it "
-                f"without --forget"
-            )
+        refuse_living(self)
         report = self.reached(
             lambda: eject_rules.check_forget(
                 master.snapshot(*snapshot.EJECT_CLASSES, with_clock=False),
@@ -315,20 +307,36 @@ class Forget(Leaving):
 
 
 class Clear(common.PoolVerb):
-    """The last host: its pool loses name and stamp, and nothing else."""
+    """The last host: its pool loses name and stamp, and nothing else.
+
+    :param forget: the host is dead: let it go with name and stamp.
+    """
 
     kind = 'clear'
     request = pool_states.REMOVE
     action = 'remove_from_aggregate'
     refused = exceptions.InvalidAggregateActionDelete
     goal = Observation.CLEARED
-    repeatable = True
+
+    def __init__(
+        self,
+        site: operation.Site,
+        row: store.Aggregate,
+        host: str,
+        *,
+        forget: bool = False,
+    ) -> None:
+        super().__init__(site, row, host)
+        self.forget = forget
 
     def prepare(self) -> None:
         """Refuse while the pool has members that the aggregate forgot.
 
         :raises InvalidAggregateActionDelete: it has, or nobody answers.
         """
+        if self.forget:
+            refuse_living(self)
+            return
         pool = self.reached(lambda: self.door().pool())
         owner = pool.other_config.get(pool_states.OWNER_KEY)
         if owner != self.row.uuid:
@@ -345,23 +353,39 @@ class Clear(common.PoolVerb):
                 f"{', '.join(sorted(others))}; see: xenpool aggregate audit"
             )
 
+    def intent(self) -> dict[str, typing.Any]:
+        return {'forget': self.forget}
+
+    def restore(
+        self, details: collections.abc.Mapping[str, typing.Any]
+    ) -> None:
+        self.forget = details['forget']
+
     def door(self) -> client.Client:
         """Return the XAPI of the host's pool."""
         return self.site.connections.coordinator_of(self.host)
 
     def act(self, journal: operation.Journal) -> None:
+        if self.forget:
+            journal.phase('forget', 'its pool keeps name and stamp')
+            return
         door = self.door()
         pool = door.pool()
         if pool.other_config.get(pool_states.OWNER_KEY) != self.row.uuid:
             journal.phase('observe', 'the pool is not ours any more')
             return
-        if pool.name_label == self.row.name:
+        if pool.name_label:
             journal.phase('clear name')
             door.set_pool_name('')
         journal.phase('clear stamp')
         door.remove_pool_other_config(pool_states.OWNER_KEY)
 
+    def go_on(self, journal: operation.Journal) -> None:
+        self.act(journal)
+
     def observe(self) -> reconcile.Observation:
+        if self.forget:
+            return Observation.CLEARED
         pool = self.door().pool()
         if pool.other_config.get(pool_states.OWNER_KEY) == self.row.uuid:
             return Observation.NOT_CLEARED
@@ -383,6 +407,22 @@ class Clear(common.PoolVerb):
                 pool_states.POOL_UUID: None,
             },
             remove_hosts=(self.host,),
+        )
+
+
+def refuse_living(verb: common.PoolVerb) -> None:
+    """Refuse to forget a host that answers, whatever it answers.
+
+    :raises InvalidAggregateActionDelete: it does.
+    """
+    try:
+        silent = verb.site.connections.member_view(verb.host) is None
+    except exceptions.XapiError:  # its login was refused, so it lives
+        silent = False
+    if not silent:
+        verb.refuse(
+            f"host '{verb.host}' answers, so it is not dead: remove it "
+            f"without --forget"
         )
 
 

@@ -24,7 +24,7 @@ Observation = reconcile.Observation
 class Mastership(common.PoolVerb):
     """What set master and promote have in common: everybody must agree."""
 
-    request = pool_states.SET_MASTER
+    request: typing.ClassVar[str] = pool_states.SET_MASTER
     refused: typing.ClassVar[type[exceptions.InvalidAggregateAction]] = (
         exceptions.InvalidAggregateActionUpdate
     )
@@ -205,6 +205,7 @@ class Promote(Mastership):
     """The master is dead: a member takes over, because a person says so."""
 
     kind = 'promote'
+    request = pool_states.RECOVER  # an error must not strand the pool
     action = 'recover_aggregate'
     refusals = frozenset({'HA_IS_ENABLED'})  # HA elects a master itself
 
