@@ -31,7 +31,7 @@ def crowd(world: mocked_pool.World, host: str) -> None:
 
 def run_guest(world: mocked_pool.World, host: str) -> None:
     """Let a virtual machine run on a host."""
-    [control] = world[host].raw['VM'].values()
+    control = next(iter(world[host].raw['VM'].values()))
     world[host].raw['VM']['OpaqueRef:guest'] = {
         **control,
         'uuid': 'guest',
