@@ -1,0 +1,374 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The driver settles what dead workers left behind, on mocked sessions."""
+
+from __future__ import annotations
+
+import collections.abc
+import pathlib
+import typing
+
+import pytest
+
+from tests.unit import mocked_pool, spoilers
+from xenpool_driver import driver, exceptions, pool_states
+
+Spoil = collections.abc.Callable[[mocked_pool.World], object]
+
+
+@pytest.fixture
+def world() -> mocked_pool.World:
+    return mocked_pool.World()
+
+
+@pytest.fixture
+def plugin(
+    world: mocked_pool.World, tmp_path: pathlib.Path
+) -> collections.abc.Iterator[driver.XenAPIPoolDriver]:
+    found = world.driver(tmp_path)
+    yield found
+    found.close()
+
+
+LEASE = 61.0
+"""Seconds after which a lease of the default length has run out."""
+
+
+class Died(Exception):
+    """The worker dies here; nothing of the driver catches this."""
+
+
+@pytest.fixture
+def dying(
+    world: mocked_pool.World, tmp_path: pathlib.Path
+) -> collections.abc.Iterator[driver.XenAPIPoolDriver]:
+    """Another worker on the same store, which will not live."""
+    found = world.driver(tmp_path)
+    yield found
+    found.close()
+
+
+def die_at(
+    plugin: driver.XenAPIPoolDriver, phase: str, after: bool = False
+) -> None:
+    """Let a worker die at a phase.
+
+    :param after: let it first write the phase down.
+    """
+    writes = plugin.site.store.phase
+
+    def write(operation: typing.Any, name: str, *args: typing.Any) -> object:
+        if name == phase and not after:
+            raise Died
+        written = writes(operation, name, *args)
+        if name == phase:
+            raise Died
+        return written
+
+    store: typing.Any = plugin.site.store
+    store.phase = write
+
+
+def test_a_set_up_is_finished_by_the_heir(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+) -> None:
+    row = mocked_pool.aggregate(plugin)
+    die_at(dying, 'name')
+    with pytest.raises(Died):
+        dying.add_to_aggregate(None, row, 'xen01')
+    assert row.state == pool_states.CHANGING
+    assert world.changes() == ['xen01 pool.add_to_other_config']
+
+    report = plugin.recover_aggregate(None, row)
+    assert report.findings == ()  # the lease holds: its worker may live
+    assert row.state == pool_states.CHANGING
+
+    world.clock.sleep(LEASE)
+    report = plugin.recover_aggregate(None, row)
+
+    assert [finding.message for finding in report.findings] == [
+        'set-up of xen01 is settled: it is done'
+    ]
+    assert row.state == pool_states.ACTIVE
+    assert row.metadata[pool_states.MASTER] == 'xen01'
+    assert world['xen01'].pool['name_label'] == 'rack1'
+    assert world['xen01'].api.pool.add_to_other_config.call_count == 1
+    [(kind, _, outcome)] = mocked_pool.stories(plugin, row)
+    assert (kind, outcome) == ('set-up', 'succeeded')
+
+
+def test_a_set_up_whose_host_is_gone_ends_in_error_never_in_changing(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+) -> None:
+    row = mocked_pool.aggregate(plugin)
+    die_at(dying, 'stamp')
+    with pytest.raises(Died):
+        dying.add_to_aggregate(None, row, 'xen01')
+    world['xen01'].die()
+    world.clock.sleep(LEASE)
+
+    [finding] = plugin.recover_aggregate(None, row).findings
+
+    assert 'not done' in finding.message
+    assert row.state == pool_states.ERROR
+
+
+def test_the_next_request_settles_what_lies_there(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+) -> None:
+    row = mocked_pool.aggregate(plugin)
+    die_at(dying, 'name')
+    with pytest.raises(Died):
+        dying.add_to_aggregate(None, row, 'xen01')
+    with pytest.raises(
+        exceptions.InvalidAggregateActionAdd, match='setup in progress'
+    ):
+        plugin.add_to_aggregate(None, row, 'xen01')
+    world.clock.sleep(LEASE)
+
+    plugin.add_to_aggregate(None, row, 'xen01')
+
+    assert row.state == pool_states.ACTIVE
+    assert row.metadata[pool_states.MASTER] == 'xen01'
+
+
+def test_a_service_settles_the_operations_of_its_hosts_when_it_starts(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+) -> None:
+    row = mocked_pool.aggregate(plugin)
+    die_at(dying, 'name')
+    with pytest.raises(Died):
+        dying.add_to_aggregate(None, row, 'xen01')
+    world.clock.sleep(LEASE)
+
+    plugin.init_host('xen02')
+    row.refresh()
+    assert row.state == pool_states.CHANGING
+    plugin.init_host('xen01')
+
+    row.refresh()
+    assert row.state == pool_states.ACTIVE
+    with pytest.raises(exceptions.ConfigurationError, match="'nobody'"):
+        plugin.init_host('nobody')
+
+
+@pytest.mark.parametrize('phase', ['join', 'restart'])
+def test_a_join_is_settled_by_looking_never_made_again(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+    phase: str,
+) -> None:
+    row = mocked_pool.formed(world, plugin, 1)
+    die_at(dying, phase)
+    with pytest.raises(Died):
+        dying.add_to_aggregate(None, row, 'xen02')
+    called = phase == 'restart'
+    assert world.changes() == ['xen02 Async.pool.join'] * called
+    assert row.hosts == ['xen01', 'xen02']
+    world.forget_calls()
+    world.clock.sleep(LEASE)
+
+    [finding] = plugin.recover_aggregate(None, row).findings
+
+    assert world.changes() == []
+    assert row.state == pool_states.ACTIVE
+    if called:
+        assert finding.message.endswith('it is done')
+        assert row.metadata['xen02'] == world['xen02'].uuid
+    else:
+        assert 'not done' in finding.message
+        assert row.hosts == ['xen01']
+        assert 'xen02' not in row.metadata
+
+
+def test_an_eject_is_settled_by_looking(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    die_at(dying, 'eject', after=True)
+    with pytest.raises(Died):
+        dying.remove_from_aggregate(None, row, 'xen03')
+    world.clock.sleep(LEASE)
+
+    [finding] = plugin.recover_aggregate(None, row).findings
+
+    assert 'not done' in finding.message
+    assert row.hosts == ['xen01', 'xen02', 'xen03']
+    assert world.changes() == []
+
+
+def test_a_change_of_master_is_settled_by_looking(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    die_at(dying, 'restart')
+    with pytest.raises(Died):
+        dying.set_aggregate_master(None, row, 'xen02')
+    assert row.metadata[pool_states.MASTER] == 'xen01'
+    world.clock.sleep(LEASE)
+
+    [finding] = plugin.recover_aggregate(None, row).findings
+
+    assert finding.message.endswith('it is done')
+    assert row.metadata[pool_states.MASTER] == 'xen02'
+    assert world.changes() == ['xen01 Async.pool.designate_new_master']
+
+
+def test_a_clearing_is_finished_by_the_heir(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+) -> None:
+    row = mocked_pool.formed(world, plugin, 1)
+    die_at(dying, 'clear stamp')
+    with pytest.raises(Died):
+        dying.remove_from_aggregate(None, row, 'xen01')
+    world.clock.sleep(LEASE)
+
+    [finding] = plugin.recover_aggregate(None, row).findings
+
+    assert finding.message.endswith('it is done')
+    assert row.hosts == []
+    assert pool_states.OWNER_KEY not in world['xen01'].pool['other_config']
+
+
+def test_an_adoption_is_finished_by_the_heir(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+) -> None:
+    spoilers.pool_of_three(world)
+    row = mocked_pool.aggregate(plugin)
+    die_at(dying, 'name')
+    with pytest.raises(Died):
+        dying.adopt_aggregate(None, row, 'xen02')
+    world.clock.sleep(LEASE)
+
+    [finding] = plugin.recover_aggregate(None, row).findings
+
+    assert finding.message.endswith('it is done')
+    assert row.state == pool_states.ACTIVE
+    assert row.metadata[pool_states.MASTER] == 'xen01'
+    assert sorted(row.hosts) == ['xen01', 'xen02', 'xen03']
+
+
+def test_a_promotion_is_settled_by_looking(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    world['xen01'].die()
+    die_at(dying, 'recover members')
+    with pytest.raises(Died):
+        dying.recover_aggregate(None, row, promote='xen02')
+    world['xen03'].master = world['xen02']
+    world.clock.sleep(LEASE)
+
+    [finding] = plugin.recover_aggregate(None, row).findings
+
+    assert finding.message.endswith('it is done')
+    assert row.metadata[pool_states.MASTER] == 'xen02'
+
+
+def test_the_dead_worker_can_write_no_more(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+) -> None:
+    """It only slept: when it wakes, the operation is somebody else's."""
+    row = mocked_pool.formed(world, plugin, 1)
+    naming = world['xen02'].api.Async.pool.join
+
+    def oversleep(*args: str) -> typing.NoReturn:
+        world.clock.sleep(LEASE)
+        plugin.recover_aggregate(None, row)
+        raise ConnectionRefusedError(111, 'refused')
+
+    naming.side_effect = oversleep
+
+    with pytest.raises(exceptions.LeaseLost):
+        dying.add_to_aggregate(None, row, 'xen02')
+
+    assert row.hosts == ['xen01']
+    assert mocked_pool.stories(plugin, row)[-1] == ('join', 'xen02', 'undone')
+
+
+# Undo, as Nova's manager asks for it
+
+
+class Caller:
+    """An aggregate of Nova's shape, whose caller wrote the host already."""
+
+    def __init__(self, row: typing.Any, hosts: list[str]) -> None:
+        self.id, self.uuid, self.name = row.id, row.uuid, row.name
+        self.metadata = dict(row.metadata)
+        self.hosts = hosts
+        self.done: list[str] = []
+
+    def update_metadata(self, metadata: dict[str, str | None]) -> None:
+        """Merge; None deletes."""
+        for key, value in metadata.items():
+            if value is None:
+                self.metadata.pop(key, None)
+            else:
+                self.metadata[key] = value
+
+    def add_host(self, host: str) -> None:
+        """Put a host back."""
+        self.done.append(f"add {host}")
+
+    def delete_host(self, host: str) -> None:
+        """Take a host out."""
+        self.done.append(f"delete {host}")
+
+
+@pytest.mark.parametrize('set_error', [False, True])
+def test_undo_follows_the_pool_not_the_request(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    set_error: bool,
+) -> None:
+    row = mocked_pool.formed(world, plugin, 2)
+    caller = Caller(row, ['xen01', 'xen02', 'xen03'])
+    before = mocked_pool.frozen(world, plugin, row)
+
+    def undo(op: typing.Callable[[str], object], host: str) -> list[str]:
+        caller.done = []
+        plugin.undo_aggregate_operation(None, op, caller, host, set_error)
+        return caller.done
+
+    # a failed add whose host is no member, one whose host is one after all
+    assert undo(caller.delete_host, 'xen03') == ['delete xen03']
+    assert undo(caller.delete_host, 'xen02') == []
+    # a failed remove whose host still is a member, one whose host has left
+    assert undo(caller.add_host, 'xen02') == ['add xen02']
+    assert undo(caller.add_host, 'xen03') == []
+    assert mocked_pool.frozen(world, plugin, row) == before
+    assert world.calls() == []
+
+
+def test_an_undo_that_fails_is_said(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    row = mocked_pool.formed(world, plugin, 1)
+
+    def delete_host(host: str) -> typing.NoReturn:
+        raise RuntimeError('the conductor is gone')
+
+    with pytest.raises(
+        exceptions.AggregateError, match='undo for xen02.*conductor is gone'
+    ):
+        plugin.undo_aggregate_operation(None, delete_host, row, 'xen02')
