@@ -7,6 +7,7 @@ neither need hosts nor the real driver.
 
 from __future__ import annotations
 
+import collections.abc
 import threading
 import typing
 
@@ -134,6 +135,19 @@ class PaperDriver(base.PoolDriver):
                 add_hosts=[host],
             ),
         )
+
+    def check_hosts(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        hosts: collections.abc.Sequence[str],
+        *,
+        force: bool = False,
+        suspend_ha: bool = False,
+    ) -> list[model.Report]:
+        one = hosts[0] if len(hosts) == 1 else ''
+        self._called('check_hosts', one, force=force)
+        return [self.reports.get(host, model.Report(host)) for host in hosts]
 
     def check_host(
         self,

@@ -9,6 +9,7 @@ compute manager called its virt driver (``nova/virt/driver.py``,
 from __future__ import annotations
 
 import abc
+import collections.abc
 import typing
 
 import stevedore.driver
@@ -169,6 +170,21 @@ class PoolDriver(abc.ABC):
         force: bool = False,
     ) -> model.Report:
         """Say all that speaks against adding ``host``; change nothing."""
+
+    @abc.abstractmethod
+    def check_hosts(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        hosts: collections.abc.Sequence[str],
+        *,
+        force: bool = False,
+        suspend_ha: bool = False,
+    ) -> list[model.Report]:
+        """Judge the hosts of one request together; change nothing.
+
+        :returns: a report per host, in the order of ``hosts``.
+        """
 
     @abc.abstractmethod
     def check_removal(

@@ -10,6 +10,7 @@ into the aggregate's metadata.
 
 from __future__ import annotations
 
+import collections.abc
 import typing
 
 from oslo_config import cfg
@@ -78,7 +79,8 @@ class XenAPIPoolDriver(base.PoolDriver):
             row = self.site.store.get_aggregate(
                 interrupted.aggregate_uuid, dismissed=True
             )
-            if host == interrupted.host or host in row.hosts:
+            concerned = (interrupted.host, *row.hosts)
+            if host in concerned or not any(concerned):
                 self._settle(row, interrupted)
 
     def add_to_aggregate(
@@ -93,7 +95,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         restore_settings: bool = False,
         progress: model.Progress | None = None,
     ) -> None:
-        row = self._load(aggregate)
+        row = self._ready(aggregate)
         if row is None:
             return
         if self._forwarded(context, row, aggregate, host, slave_info):
@@ -110,7 +112,11 @@ class XenAPIPoolDriver(base.PoolDriver):
             )
         else:
             verb = verbs.SetUp(self.site, row, host)
-        self._perform(verb, aggregate, context, progress)
+        try:
+            self._perform(verb, aggregate, context, progress)
+        except exceptions.InvalidAggregateAction:
+            self._take_back(context, aggregate, host)
+            raise
 
     def remove_from_aggregate(
         self,
@@ -128,7 +134,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         suspend_ha: bool = False,
         progress: model.Progress | None = None,
     ) -> None:
-        row = self._load(aggregate)
+        row = self._ready(aggregate)
         if row is None:
             return
         if successor and successor != host and verbs.is_master(row, host):
@@ -169,6 +175,8 @@ class XenAPIPoolDriver(base.PoolDriver):
             return
         adds = getattr(op, '__name__', '') == 'add_host'
         member = host in row.hosts
+        if adds == member == (host in aggregate.hosts):
+            return
         if adds != member:
             LOG.warning(
                 'Not undone: %s %s in aggregate %s, and the pool agrees',
@@ -185,6 +193,25 @@ class XenAPIPoolDriver(base.PoolDriver):
             ) from error
         self._mirror(aggregate, self._load(aggregate) or row, host)
 
+    def _take_back(
+        self, context: typing.Any, aggregate: model.AggregateLike, host: str
+    ) -> None:
+        """Take a refused host out of a foreign service's aggregate.
+
+        Nova's API writes the host down before anybody is asked, and Nova's
+        manager takes back what has failed, but not what was refused
+        (``nova/compute/manager.py`` 21.x, ``add_aggregate_host``).
+        """
+        delete = getattr(aggregate, 'delete_host', None)
+        if delete is None:
+            return
+        try:
+            self.undo_aggregate_operation(
+                context, delete, aggregate, host, set_error=False
+            )
+        except exceptions.XenpoolError as error:
+            LOG.error('%s', error)
+
     def set_aggregate_master(
         self,
         context: typing.Any,
@@ -194,7 +221,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         suspend_ha: bool = False,
         progress: model.Progress | None = None,
     ) -> None:
-        row = self._load(aggregate)
+        row = self._ready(aggregate)
         if row is not None:
             verb = verbs.SetMaster(self.site, row, host, suspend_ha=suspend_ha)
             self._perform(verb, aggregate, context, progress)
@@ -205,7 +232,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         aggregate: model.AggregateLike,
         name: str,
     ) -> None:
-        row = self._load(aggregate)
+        row = self._ready(aggregate)
         if row is None or name == row.name:
             return
         verb = verbs.Rename(self.site, row, '', new_name=name)
@@ -214,9 +241,11 @@ class XenAPIPoolDriver(base.PoolDriver):
     def dismiss_aggregate(
         self, context: typing.Any, aggregate: model.AggregateLike
     ) -> None:
-        row = self._load(aggregate)
+        row = self._ready(aggregate)
         if row is not None:
-            self._mirror(aggregate, verbs.dismiss(self.site, row), '')
+            self._perform(
+                verbs.Dismiss(self.site, row, ''), aggregate, context, None
+            )
 
     def adopt_aggregate(
         self,
@@ -224,7 +253,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         aggregate: model.AggregateLike,
         host: str,
     ) -> None:
-        row = self._load(aggregate)
+        row = self._ready(aggregate)
         if row is not None:
             verb = verbs.Adopt(self.site, row, host, self._hosts)
             self._perform(verb, aggregate, context, None)
@@ -237,10 +266,24 @@ class XenAPIPoolDriver(base.PoolDriver):
         *,
         force: bool = False,
     ) -> model.Report:
+        (report,) = self.check_hosts(context, aggregate, [host], force=force)
+        return report
+
+    def check_hosts(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        hosts: collections.abc.Sequence[str],
+        *,
+        force: bool = False,
+        suspend_ha: bool = False,
+    ) -> list[model.Report]:
         row = self._load(aggregate)
         if row is None:
-            return model.Report(host)
-        return verbs.check_add(self.site, row, host, force)
+            return [model.Report(host) for host in hosts]
+        return verbs.check_hosts(
+            self.site, row, hosts, force=force, suspend_ha=suspend_ha
+        )
 
     def check_removal(
         self,
@@ -308,6 +351,17 @@ class XenAPIPoolDriver(base.PoolDriver):
             )
         return row if pool_states.is_hv_pool(row.metadata) else None
 
+    def _ready(self, aggregate: model.AggregateLike) -> store.Aggregate | None:
+        """Return our own row, with what lay expired settled; None if it is
+        no pool."""
+        row = self._load(aggregate)
+        if row is None:
+            return None
+        expired = self.site.store.expired_operations(row.uuid)
+        for interrupted in expired:
+            self._settle(row, interrupted)
+        return self._load(aggregate) if expired else row
+
     def _perform(
         self,
         verb: operation.Verb,
@@ -315,12 +369,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         context: typing.Any,
         progress: model.Progress | None,
     ) -> store.Aggregate:
-        """Settle what lies expired, run the verb, mirror what came of it."""
-        for interrupted in self.site.store.expired_operations(verb.row.uuid):
-            self._settle(verb.row, interrupted)
-            verb.row = self.site.store.get_aggregate(
-                verb.row.uuid, dismissed=True
-            )
+        """Run the verb, mirror what came of it."""
         try:
             return operation.perform(
                 verb,
@@ -339,13 +388,16 @@ class XenAPIPoolDriver(base.PoolDriver):
         story = f"{interrupted.kind} of {interrupted.host or 'the pool'}"
         try:
             operation.resume(verb, interrupted)
-        except exceptions.LeaseLost as error:
+        except (exceptions.LeaseLost, exceptions.ConfigurationError) as error:
             return model.Finding(
                 'interrupted-operation',
                 model.Severity.UNKNOWN,
                 f"{story}: {error}",
             )
-        except exceptions.AggregateError as error:
+        except (
+            exceptions.AggregateError,
+            exceptions.InvalidAggregateAction,
+        ) as error:
             return model.Finding(
                 'interrupted-operation',
                 model.Severity.WARN,

@@ -90,14 +90,14 @@ class Compute(typing.Protocol):
     ) -> None:
         """Take the pool of ``host`` over."""
 
-    def check_host(
+    def check_hosts(
         self,
         context: typing.Any,
         aggregate: model.AggregateLike,
-        host: str,
+        hosts: collections.abc.Sequence[str],
         **options: typing.Any,
-    ) -> model.Report:
-        """Judge ``host``."""
+    ) -> list[model.Report]:
+        """Judge ``hosts`` together."""
 
     def check_removal(
         self,
@@ -243,8 +243,9 @@ class AggregateAPI:
         hosts: collections.abc.Sequence[str],
         **options: typing.Any,
     ) -> list[HostResult]:
-        """Add hosts: one alone until there is a master, then the rest, at
-        most ``[xenpool] max_parallel_joins`` at a time.
+        """Add hosts: all are judged first, then one is added alone until
+        there is a master, then the rest, at most ``[xenpool]
+        max_parallel_joins`` at a time.
 
         A host that is refused or fails does not stop the others. What is
         done already succeeds, so that a run may be repeated.
@@ -253,8 +254,10 @@ class AggregateAPI:
         :raises AggregateNotFound: there is no such aggregate.
         """
         aggregate = self.get(ident)
-        results: dict[str, HostResult] = {}
-        pending = list(dict.fromkeys(hosts))
+        results = self._refused_at_once(context, aggregate, hosts, options)
+        pending = [
+            host for host in dict.fromkeys(hosts) if host not in results
+        ]
         while pending and not aggregate.metadata.get(pool_states.MASTER):
             host = pending.pop(0)
             results[host] = self._add_host(context, aggregate, host, options)
@@ -268,6 +271,40 @@ class AggregateAPI:
             for result in workers.map(add, pending):
                 results[result.host] = result
         return [results[host] for host in dict.fromkeys(hosts)]
+
+    def _refused_at_once(
+        self,
+        context: typing.Any,
+        aggregate: store.Aggregate,
+        hosts: collections.abc.Sequence[str],
+        options: collections.abc.Mapping[str, typing.Any],
+    ) -> dict[str, HostResult]:
+        """Judge the hosts of one request together, before any is touched.
+
+        One alone is judged at its own turn.
+        """
+        if len(set(hosts)) < 2:
+            return {}
+        how = {
+            key: bool(options.get(key, False))
+            for key in ('force', 'suspend_ha')
+        }
+        try:
+            reports = self.check_hosts(context, aggregate.uuid, hosts, **how)
+        except exceptions.InvalidAggregateAction as error:
+            return {
+                host: HostResult(host, REFUSED, error)
+                for host in dict.fromkeys(hosts)
+            }
+        results = {}
+        for host, report in zip(dict.fromkeys(hosts), reports, strict=True):
+            if report.failures:
+                reasons = '; '.join(each.message for each in report.failures)
+                refusal = exceptions.InvalidAggregateActionAdd(
+                    aggregate.name, reasons, report
+                )
+                results[host] = HostResult(host, REFUSED, refusal)
+        return results
 
     def remove_host(
         self,
@@ -334,16 +371,10 @@ class AggregateAPI:
         hosts: collections.abc.Sequence[str],
         **options: typing.Any,
     ) -> list[model.Report]:
-        """Judge each host, all at the same time; change nothing."""
-        aggregate = self.get(ident)
-
-        def check(host: str) -> model.Report:
-            return self._compute.check_host(
-                context, aggregate, host, **options
-            )
-
-        with concurrent.futures.ThreadPoolExecutor(len(hosts)) as workers:
-            return list(workers.map(check, hosts))
+        """Judge each host in the company of the others; change nothing."""
+        return self._compute.check_hosts(
+            context, self.get(ident), list(dict.fromkeys(hosts)), **options
+        )
 
     def check_removal(
         self, context: typing.Any, ident: str, host: str

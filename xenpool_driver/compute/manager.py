@@ -122,16 +122,16 @@ class ComputeManager:
         """Take over the pool that ``host`` belongs to, as it stands."""
         self._driver(host).adopt_aggregate(context, aggregate, host)
 
-    def check_host(
+    def check_hosts(
         self,
         context: typing.Any,
         aggregate: model.AggregateLike,
-        host: str,
+        hosts: collections.abc.Sequence[str],
         **options: typing.Any,
-    ) -> model.Report:
-        """Say what speaks against adding ``host``; change nothing."""
-        return self._driver(host).check_host(
-            context, aggregate, host, **options
+    ) -> list[model.Report]:
+        """Say what speaks against adding ``hosts``; change nothing."""
+        return self._driver(hosts[0]).check_hosts(
+            context, aggregate, hosts, **options
         )
 
     def check_removal(

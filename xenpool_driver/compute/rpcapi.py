@@ -8,6 +8,7 @@ credentials in a configuration of its own.
 
 from __future__ import annotations
 
+import collections.abc
 import typing
 
 from oslo_config import cfg
@@ -125,24 +126,23 @@ class ComputeAPI:
         """Take over the pool of ``host``; served by its service."""
         self._call(context, host, 'adopt_aggregate', aggregate, host=host)
 
-    def check_host(
+    def check_hosts(
         self,
         context: typing.Any,
         aggregate: model.AggregateLike,
-        host: str,
+        hosts: collections.abc.Sequence[str],
         **options: typing.Any,
-    ) -> model.Report:
-        """Judge ``host``; served by its service."""
-        return failures.unpack_report(
-            self._call(
-                context,
-                host,
-                'check_host',
-                aggregate,
-                host=host,
-                options=options,
-            )
+    ) -> list[model.Report]:
+        """Judge ``hosts``; served by the service of the first one."""
+        packed = self._call(
+            context,
+            hosts[0],
+            'check_hosts',
+            aggregate,
+            hosts=list(hosts),
+            options=options,
         )
+        return [failures.unpack_report(report) for report in packed]
 
     def check_removal(
         self,

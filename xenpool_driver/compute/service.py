@@ -129,19 +129,19 @@ class Endpoint:
             self._compute.adopt_aggregate, context, aggregate, host
         )
 
-    def check_host(
+    def check_hosts(
         self,
         context: typing.Any,
         aggregate: Packed,
-        host: str,
+        hosts: list[str],
         options: Packed | None = None,
     ) -> Packed:
-        """Judge a host; see the manager."""
+        """Judge hosts; see the manager."""
         return self._answer(
-            self._compute.check_host,
+            self._compute.check_hosts,
             context,
             aggregate,
-            host,
+            hosts,
             **(options or {}),
         )
 
@@ -183,16 +183,16 @@ class Endpoint:
 
     def _answer(
         self,
-        method: typing.Callable[..., model.Report | None],
+        method: typing.Callable[..., model.Report | list[model.Report] | None],
         context: typing.Any,
         aggregate: Packed,
-        *arguments: str,
+        *arguments: str | list[str],
         **options: typing.Any,
     ) -> Packed:
         """Run a request and return its result or its failure."""
         try:
             row = self._database.get_aggregate(aggregate['uuid'])
-            report = method(context, row, *arguments, **options)
+            result = method(context, row, *arguments, **options)
         except exceptions.XenpoolError as error:
             LOG.warning('%s', error)
             return {'failure': failures.pack_error(error)}
@@ -202,8 +202,10 @@ class Endpoint:
             return {
                 'failure': failures.pack_error(exceptions.ServiceError(words))
             }
+        if isinstance(result, list):
+            return {'result': [failures.pack_report(each) for each in result]}
         return {
-            'result': None if report is None else failures.pack_report(report)
+            'result': None if result is None else failures.pack_report(result)
         }
 
 

@@ -3,7 +3,8 @@
 
 ``common`` what they share; ``formation`` set up, adopt, join; ``leaving``
 eject, forget, clear, dismiss; ``mastership`` set master and promote;
-``naming`` rename; ``inspection`` checks, audit.
+``naming`` rename; ``judging`` checks
+before a join; ``inspection`` other checks, audit.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from xenpool_driver.verbs import (
     common,
     formation,
     inspection,
+    judging,
     leaving,
     mastership,
     naming,
@@ -25,6 +27,7 @@ Adopt = formation.Adopt
 Join = formation.Join
 SetUp = formation.SetUp
 Clear = leaving.Clear
+Dismiss = leaving.Dismiss
 Eject = leaving.Eject
 Forget = leaving.Forget
 HandOver = mastership.HandOver
@@ -32,15 +35,15 @@ Rename = naming.Rename
 Promote = mastership.Promote
 SetMaster = mastership.SetMaster
 audit = inspection.audit
-check_add = inspection.check_add
+check_hosts = judging.check_hosts
 check_remove = inspection.check_remove
-dismiss = leaving.dismiss
 is_last = common.is_last
 is_master = common.is_master
 
 __all__ = [
     'Adopt',
     'Clear',
+    'Dismiss',
     'Eject',
     'Forget',
     'HandOver',
@@ -50,9 +53,8 @@ __all__ = [
     'SetMaster',
     'SetUp',
     'audit',
-    'check_add',
+    'check_hosts',
     'check_remove',
-    'dismiss',
     'for_operation',
     'is_last',
     'is_master',
@@ -70,6 +72,7 @@ _KINDS: dict[str, type[operation.Verb]] = {
         SetMaster,
         Promote,
         Rename,
+        Dismiss,
     )
 }
 

@@ -57,17 +57,20 @@ def find_master(site: operation.Site, row: store.Aggregate) -> Master:
     """Return the host that is the pool's master now.
 
     The master that was recorded is asked first; if it is gone or serves
-    another pool, all members are asked at the same time.
+    another pool, all members are asked at the same time. Nobody is waited
+    for longer than ``probe_timeout``: a dead machine keeps silent for ever.
 
     :raises XapiError: no member names a master that answers.
     """
     known: dict[str, str | None] = dict(members(row))
     pool_uuid = row.metadata.get(pool_states.POOL_UUID)
     master = row.metadata.get(pool_states.MASTER)
+    patience = site.conf.xenpool.probe_timeout
     if master in known:
         try:
-            found = site.connections.coordinator_of(master)
-            pool = found.pool()
+            found = site.connections.coordinator_of(master, patience)
+            with found.within(patience):
+                pool = found.pool()
         except (exceptions.XapiUnavailable, exceptions.NotPoolMaster) as error:
             LOG.warning('The master of %s: %s', row.name, error)
         else:

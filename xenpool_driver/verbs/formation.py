@@ -17,7 +17,7 @@ from xenpool_driver import (
     reconcile,
     store,
 )
-from xenpool_driver.verbs import common, guest, ha, inspection
+from xenpool_driver.verbs import common, guest, ha, inspection, judging
 from xenpool_driver.xapi import client
 
 LOG = log.getLogger(__name__)
@@ -33,7 +33,6 @@ class SetUp(common.PoolVerb):
     action = 'add_to_aggregate'
     refused = exceptions.InvalidAggregateActionAdd
     goal = Observation.SET_UP
-    repeatable = True
 
     uuid = ''
     pool_uuid = ''
@@ -50,7 +49,7 @@ class SetUp(common.PoolVerb):
                 f"already"
             )
         report = self.reached(
-            lambda: inspection.check_first(self.site, self.row, self.host)
+            lambda: judging.check_first(self.site, self.row, self.host)
         )
         self.refuse_failures(report)
         door = self.reached(self.door)
@@ -86,8 +85,25 @@ class SetUp(common.PoolVerb):
 
     def act(self, journal: operation.Journal) -> None:
         door = self.door()
+        self._stamp(journal, door)
+        self._name(journal, door)
+
+    def go_on(self, journal: operation.Journal) -> None:
+        door = self.door()
+        pool = door.pool()
+        if pool.uuid != self.pool_uuid:
+            journal.phase('observe', f"it serves the pool {pool.uuid} now")
+            return
+        if pool.other_config.get(pool_states.OWNER_KEY) != self.row.uuid:
+            self._stamp(journal, door)
+        if pool.name_label != self.row.name:
+            self._name(journal, door)
+
+    def _stamp(self, journal: operation.Journal, door: client.Client) -> None:
         journal.phase('stamp', f"pool {self.pool_uuid}")
         stamp(door, self.row)
+
+    def _name(self, journal: operation.Journal, door: client.Client) -> None:
         journal.phase('name')
         door.set_pool_name(self.row.name)
 
@@ -258,11 +274,11 @@ class Join(common.PoolVerb):
             )
         self.reached(self.coordinator)
         judged = self.reached(
-            lambda: inspection.judge_join(
+            lambda: judging.judge_join(
                 self.site,
                 self.row,
                 self.host,
-                self.coordinator(),
+                judging.read_target(self.site, self.row, self.coordinator()),
                 force=self.force,
                 suspend_ha=self.suspend_ha,
             )

@@ -1,0 +1,398 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Judging hosts before they join: what both sides show, and what it means."""
+
+from __future__ import annotations
+
+import collections.abc
+import concurrent.futures
+import dataclasses
+
+from xenpool_driver import conf as config
+from xenpool_driver import (
+    exceptions,
+    inventory,
+    model,
+    objects,
+    operation,
+    pool_states,
+    snapshot,
+    store,
+)
+from xenpool_driver.preflight import check, first
+from xenpool_driver.preflight import join as join_rules
+from xenpool_driver.preflight import site as site_rules
+from xenpool_driver.verbs import common
+from xenpool_driver.xapi import client, discovery
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What is known of a joiner before it joins.
+
+    :ivar report: everything that was found.
+    :ivar host_uuid: the joiner's XenServer uuid; '' if it was not seen.
+    :ivar is_member: whether it is a member of this very pool already.
+    :ivar inventory: its settings, to be compared afterwards; None for a
+        member.
+    """
+
+    report: model.Report
+    host_uuid: str = ''
+    is_member: bool = False
+    inventory: inventory.Inventory | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """The pool that hosts shall join, as it was read for all of them.
+
+    :ivar records: its records.
+    :ivar joining: uuids of hosts whose join is under way.
+    :ivar unreachable: ``{uuid: why}`` of the members that do not answer.
+    """
+
+    records: snapshot.PoolSnapshot
+    joining: tuple[str, ...]
+    unreachable: collections.abc.Mapping[str, str]
+
+
+def read_target(
+    site: operation.Site, row: store.Aggregate, master: client.Client
+) -> Target:
+    """Read the pool once, for however many joiners.
+
+    :param master: the pool's master.
+    :raises XapiError: it cannot be read.
+    """
+    return Target(
+        records=master.snapshot(),
+        joining=tuple(joining(site, row)),
+        unreachable=common.unreachable(site, row),
+    )
+
+
+def joining(site: operation.Site, row: store.Aggregate) -> list[str]:
+    """Return the uuids of the hosts whose join is under way."""
+    return [
+        str(other.details.get('host_uuid'))
+        for other in site.store.running_operations(row.uuid)
+        if other.kind == 'join'
+    ]
+
+
+def check_first(
+    site: operation.Site, row: store.Aggregate, host: str
+) -> model.Report:
+    """Judge a host that shall become the first one of an aggregate.
+
+    :raises XapiError: it cannot be read.
+    """
+    own = site.connections.client(host).snapshot()
+    return first.check_first(own, host, row.uuid)
+
+
+def judge_join(
+    site: operation.Site,
+    row: store.Aggregate,
+    host: str,
+    target: Target,
+    *,
+    force: bool = False,
+    suspend_ha: bool = False,
+) -> Judgement:
+    """Judge one host that shall join the pool.
+
+    :raises XapiError: it cannot be read.
+    """
+    own = _read_joiner(site, row, host, target)
+    if isinstance(own, Judgement):
+        return own
+    return _judge(
+        site, row, host, own, target, force=force, suspend_ha=suspend_ha
+    )
+
+
+def check_hosts(
+    site: operation.Site,
+    row: store.Aggregate,
+    hosts: collections.abc.Sequence[str],
+    *,
+    force: bool = False,
+    suspend_ha: bool = False,
+) -> list[model.Report]:
+    """Judge all hosts of one request, each in the company of the others.
+
+    Where the aggregate has no master yet, the first host that may will be
+    it, and the others are judged against its pool. Each side is read once.
+
+    :returns: a report per host, in the order of ``hosts``.
+    :raises InvalidAggregateActionAdd: the pool itself cannot be read.
+    """
+    lifecycle = lifecycle_findings(row, pool_states.ADD)
+    reports: dict[str, model.Report] = {}
+    joiners = list(hosts)
+    try:
+        if row.metadata.get(pool_states.MASTER):
+            master: client.Client | None = common.find_master(site, row).door
+        else:
+            master = _founder(site, row, joiners, reports)
+        target = read_target(site, row, master) if master and joiners else None
+    except exceptions.XapiError as error:
+        raise exceptions.InvalidAggregateActionAdd(
+            row.name, str(error)
+        ) from error
+    if target is not None:
+        reports.update(
+            _judge_company(
+                site, row, joiners, target, force=force, suspend_ha=suspend_ha
+            )
+        )
+    return [
+        dataclasses.replace(
+            reports[host],
+            subject=host,
+            findings=(*lifecycle, *reports[host].findings),
+        )
+        for host in hosts
+    ]
+
+
+def _founder(
+    site: operation.Site,
+    row: store.Aggregate,
+    joiners: list[str],
+    reports: dict[str, model.Report],
+) -> client.Client | None:
+    """Take hosts off ``joiners`` until one may be the master.
+
+    :param reports: gets a report for each that was taken.
+    :returns: the client of the one that may, or None.
+    """
+    while joiners:
+        host = joiners.pop(0)
+        try:
+            reports[host] = check_first(site, row, host)
+        except exceptions.XapiError as error:
+            reports[host] = _unreadable(host, error)
+        if not reports[host].failures:
+            return site.connections.client(host)
+    return None
+
+
+def _judge_company(
+    site: operation.Site,
+    row: store.Aggregate,
+    hosts: collections.abc.Sequence[str],
+    target: Target,
+    *,
+    force: bool,
+    suspend_ha: bool,
+) -> dict[str, model.Report]:
+    """Read all joiners at the same time, then judge them together."""
+
+    def read(host: str) -> snapshot.PoolSnapshot | Judgement:
+        try:
+            return _read_joiner(site, row, host, target)
+        except exceptions.XapiError as error:
+            return Judgement(_unreadable(host, error))
+
+    with concurrent.futures.ThreadPoolExecutor(len(hosts)) as workers:
+        read_hosts = dict(zip(hosts, workers.map(read, hosts), strict=True))
+    coming = {
+        host: own
+        for host, own in read_hosts.items()
+        if isinstance(own, snapshot.PoolSnapshot)
+    }
+    reports = {}
+    for host, own in read_hosts.items():
+        if isinstance(own, Judgement):
+            reports[host] = own.report
+            continue
+        company = [other for name, other in coming.items() if name != host]
+        reports[host] = _judge(
+            site,
+            row,
+            host,
+            own,
+            target,
+            force=force,
+            suspend_ha=suspend_ha,
+            batch=company,
+        ).report
+    return reports
+
+
+def _read_joiner(
+    site: operation.Site, row: store.Aggregate, host: str, target: Target
+) -> snapshot.PoolSnapshot | Judgement:
+    """Return a joiner's records, or the judgement about a pool member.
+
+    :raises XapiError: it cannot be read.
+    """
+    try:
+        own = site.connections.client(host).snapshot()
+    except exceptions.NotPoolMaster as error:
+        return _judge_member(site, row, host, target, error)
+    if own.coordinator is None:
+        raise exceptions.XapiUnavailable('has no pool yet', host)
+    return _without_guest(site, host, own)
+
+
+def _judge(
+    site: operation.Site,
+    row: store.Aggregate,
+    host: str,
+    own: snapshot.PoolSnapshot,
+    target: Target,
+    *,
+    force: bool,
+    suspend_ha: bool,
+    batch: collections.abc.Iterable[snapshot.PoolSnapshot] = (),
+) -> Judgement:
+    pool = target.records
+    uuid = own.coordinator.uuid if own.coordinator else ''
+    report = join_rules.check(
+        own,
+        pool,
+        force=force,
+        aggregate_uuid=row.uuid,
+        batch=batch,
+        joining=target.joining,
+        live=join_rules.LiveFacts(
+            pool_login=(),
+            joiner_login=(),
+            answering_uuid=pool.coordinator.uuid if pool.coordinator else None,
+            unreachable=target.unreachable,
+        ),
+        now=site.clock.time(),
+        host_uuid=uuid,
+        extra=_site_findings(site, own, pool),
+    )
+    if suspend_ha:
+        report = _without_ha(report)
+    report = dataclasses.replace(report, subject=host)
+    if _are_same(own, pool):
+        return Judgement(report, uuid, True)
+    return Judgement(report, uuid, False, inventory.take(own, uuid))
+
+
+def _unreadable(host: str, error: exceptions.XapiError) -> model.Report:
+    finding = model.Finding(
+        'joiner-login',
+        model.Severity.FAIL,
+        str(error),
+        f"check section [{host}] of the configuration, and the host",
+    )
+    return model.Report(host, (finding,))
+
+
+def _are_same(own: snapshot.PoolSnapshot, pool: snapshot.PoolSnapshot) -> bool:
+    """Say whether the joiner is the pool's master itself."""
+    if own.pool is None or pool.pool is None:
+        return False
+    return own.pool.uuid == pool.pool.uuid
+
+
+def _without_guest(
+    site: operation.Site, host: str, own: snapshot.PoolSnapshot
+) -> snapshot.PoolSnapshot:
+    """Judge the joiner as it will be: the compute service's guest is shut
+    down before the join."""
+    guest = config.host_access(site.conf, host).compute_vm_uuid
+    vms = {
+        ref: dataclasses.replace(vm, power_state='Halted')
+        if guest and vm.uuid == guest
+        else vm
+        for ref, vm in own.vms.items()
+    }
+    return dataclasses.replace(own, vms=vms)
+
+
+def _site_findings(
+    site: operation.Site,
+    joiner: snapshot.PoolSnapshot,
+    pool: snapshot.PoolSnapshot,
+) -> tuple[model.Finding, ...]:
+    """Return what the rules of other packages have to say."""
+    return site_rules.run(
+        site_rules.load(),
+        joiner,
+        pool,
+        site.conf.xenpool.preflight_plugin_timeout,
+        site.clock,
+    )
+
+
+def _without_ha(report: model.Report) -> model.Report:
+    """HA on the pool is no obstacle when it is switched off for the time."""
+    findings = [
+        dataclasses.replace(finding, severity=model.Severity.WARN)
+        if finding.check == 'pool-ha'
+        and finding.severity is model.Severity.FAIL
+        else finding
+        for finding in report.findings
+    ]
+    return check.report(report.subject, findings)
+
+
+def _judge_member(
+    site: operation.Site,
+    row: store.Aggregate,
+    host: str,
+    target: Target,
+    member: exceptions.NotPoolMaster,
+) -> Judgement:
+    """Judge a host that is a member of some pool: ours, or another one."""
+    record = _own_record(site, row, host, target.records)
+    master = target.records.coordinator
+    named = {
+        discovery.normal(member.address),
+        *discovery.resolved(member.address),
+    }
+    if record and master and discovery.normal(master.address) in named:
+        finding = model.Finding(
+            'membership',
+            model.Severity.PASS,
+            f"host '{host}' is a member of the pool already",
+        )
+        return Judgement(model.Report(host, (finding,)), record.uuid, True)
+    finding = model.Finding(
+        'membership',
+        model.Severity.FAIL,
+        f"host '{host}' is a member of another pool, whose master is at "
+        f"{member.address}",
+        f"remove it from that pool first; which aggregate it is in, if any: "
+        f"xenpool host list ({host})",
+        ('HOST_IS_SLAVE', member.address),
+    )
+    return Judgement(
+        model.Report(host, (finding,), ('HOST_IS_SLAVE', member.address))
+    )
+
+
+def _own_record(
+    site: operation.Site,
+    row: store.Aggregate,
+    host: str,
+    pool: snapshot.PoolSnapshot,
+) -> objects.Host | None:
+    """Return the pool's record of a configured host, if it has one."""
+    recorded = row.metadata.get(host)
+    if recorded and (known := pool.host_by_uuid(recorded)):
+        return known
+    name = site.connections.access(host).address
+    mine = {discovery.normal(name), *discovery.resolved(name)}
+    for record in pool.hosts.values():
+        if discovery.normal(record.address) in mine:
+            return record
+    return None
+
+
+def lifecycle_findings(
+    row: store.Aggregate, request: str
+) -> tuple[model.Finding, ...]:
+    """Return what the lifecycle alone says against a request."""
+    reason = pool_states.refusal(row.state, request)
+    if not reason:
+        return ()
+    return (model.Finding('lifecycle', model.Severity.FAIL, reason),)
