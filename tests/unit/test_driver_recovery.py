@@ -347,6 +347,8 @@ def test_undo_follows_the_pool_not_the_request(
 
     def undo(op: typing.Callable[[str], object], host: str) -> list[str]:
         caller.done = []
+        added = op == caller.delete_host
+        caller.hosts = ['xen01', host] if added else ['xen01']
         plugin.undo_aggregate_operation(None, op, caller, host, set_error)
         return caller.done
 
@@ -356,6 +358,11 @@ def test_undo_follows_the_pool_not_the_request(
     # a failed remove whose host still is a member, one whose host has left
     assert undo(caller.add_host, 'xen02') == ['add xen02']
     assert undo(caller.add_host, 'xen03') == []
+    # a caller that knows already
+    caller.hosts = ['xen01', 'xen02']
+    plugin.undo_aggregate_operation(None, caller.add_host, caller, 'xen02')
+    plugin.undo_aggregate_operation(None, caller.delete_host, caller, 'xen03')
+    assert caller.done == []
     assert mocked_pool.frozen(world, plugin, row) == before
     assert world.calls() == []
 
@@ -368,7 +375,8 @@ def test_an_undo_that_fails_is_said(
     def delete_host(host: str) -> typing.NoReturn:
         raise RuntimeError('the conductor is gone')
 
+    caller = Caller(row, ['xen01', 'xen02'])
     with pytest.raises(
         exceptions.AggregateError, match='undo for xen02.*conductor is gone'
     ):
-        plugin.undo_aggregate_operation(None, delete_host, row, 'xen02')
+        plugin.undo_aggregate_operation(None, delete_host, caller, 'xen02')

@@ -1,0 +1,234 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The driver in a compute service of another maker, over real sockets."""
+
+from __future__ import annotations
+
+import collections.abc
+import pathlib
+
+import pytest
+
+from tests.functional import driver_lab, nova
+from xenpool_driver import exceptions, pool_states, simulator
+
+
+@pytest.fixture(scope='module')
+def lab() -> collections.abc.Iterator[simulator.Simulation]:
+    with driver_lab.simulation(3) as running:
+        yield running
+
+
+@pytest.fixture
+def service(
+    lab: simulator.Simulation, tmp_path: pathlib.Path
+) -> collections.abc.Iterator[nova.Service]:
+    plugin = driver_lab.make_driver(driver_lab.configuration(lab, tmp_path))
+    plugin.site.conf.set_override('allow_data_loss', True, group='xenpool')
+    yield nova.Service(plugin)
+    lab.faults.clear()
+    plugin.close()
+
+
+def state(service: nova.Service, ident: str) -> str | None:
+    return service.read(ident).metadata.get(pool_states.STATE)
+
+
+def empty(
+    lab: simulator.Simulation, service: nova.Service, ident: str
+) -> None:
+    """Take all hosts out, the master last, and delete the aggregate."""
+    row = service.read(ident)
+    master = row.metadata.get(pool_states.MASTER)
+    for host in sorted(row.hosts, key=lambda host: host == master):
+        service.remove_host(ident, host)
+        assert service.handle() == []
+    service.delete(ident)
+    driver_lab.settle(lab)
+
+
+def test_the_life_of_a_pool_by_novas_calls(
+    lab: simulator.Simulation, service: nova.Service
+) -> None:
+    one, two, three = (host.name for host in lab.hosts)
+    uuids = {host.name: host.uuid for host in lab.hosts}
+    ident = service.create('rack1', driver_lab.FLAGS)
+
+    service.add_host(ident, one)
+    assert service.handle() == []
+    assert service.read(ident).metadata == {
+        pool_states.POOL_FLAG: 'true',
+        pool_states.STATE: pool_states.ACTIVE,
+        pool_states.MASTER: one,
+        pool_states.POOL_UUID: service.read(ident).metadata['pool_uuid'],
+        pool_states.FAILED_REQUESTS: '0',
+        one: uuids[one],
+    }
+
+    # Two casts in flight, each with a copy that is older than the other.
+    service.add_host(ident, two)
+    service.add_host(ident, three)
+    assert service.handle() == []
+    row = service.read(ident)
+    assert row.hosts == [one, two, three]
+    assert {host: row.metadata[host] for host in row.hosts} == uuids
+    assert driver_lab.pool_of(lab, ident) == driver_lab.Pool(
+        one, frozenset(row.hosts), 'rack1', ident
+    )
+
+    service.driver.set_aggregate_master(None, service.read(ident), two)
+    assert service.read(ident).metadata[pool_states.MASTER] == two
+
+    shrink(lab, service, ident)
+
+
+def shrink(
+    lab: simulator.Simulation, service: nova.Service, ident: str
+) -> None:
+    """Go on with three hosts, of which the second is the master."""
+    one, two, three = (host.name for host in lab.hosts)
+    # Nova's API has taken the master out before anybody could object.
+    service.remove_host(ident, two)
+    assert service.read(ident).hosts == [one, three]
+    [error] = service.handle()
+    assert isinstance(error, exceptions.InvalidAggregateActionDelete)
+    row = service.read(ident)
+    assert sorted(row.hosts) == [one, two, three]
+    assert state(service, ident) == pool_states.ACTIVE
+    assert row.metadata[pool_states.MASTER] == two
+
+    service.remove_host(ident, three)
+    assert service.handle() == []
+    row = service.read(ident)
+    assert three not in row.hosts
+    assert three not in row.metadata
+    driver_lab.settle(lab)
+    assert driver_lab.pool_of(lab, ident) == driver_lab.Pool(
+        two, frozenset((one, two)), 'rack1', ident
+    )
+
+    empty(lab, service, ident)
+    assert driver_lab.pool_of(lab, ident) is None
+
+
+def test_a_failed_add_is_taken_back_by_novas_manager(
+    lab: simulator.Simulation, service: nova.Service
+) -> None:
+    one, two, _ = (host.name for host in lab.hosts)
+    ident = service.create('rack2', driver_lab.FLAGS)
+    service.add_host(ident, one)
+    assert service.handle() == []
+    lab.faults.refuse('pool.join', 'HOSTS_NOT_HOMOGENEOUS', 'x', times=1)
+
+    service.add_host(ident, two)
+    [error] = service.handle()
+
+    assert isinstance(error, exceptions.AggregateError)
+    row = service.read(ident)
+    assert row.hosts == [one]
+    assert two not in row.metadata
+    assert row.metadata[pool_states.FAILED_REQUESTS] == '1'
+    assert state(service, ident) == pool_states.ACTIVE
+    empty(lab, service, ident)
+
+
+def test_a_failed_remove_is_taken_back_by_novas_manager(
+    lab: simulator.Simulation, service: nova.Service
+) -> None:
+    one, two, _ = (host.name for host in lab.hosts)
+    ident = service.create('rack3', driver_lab.FLAGS)
+    for host in (one, two):
+        service.add_host(ident, host)
+    assert service.handle() == []
+    lab.faults.refuse('pool.eject', 'CLUSTER_HOST_IS_LAST', 'x', times=1)
+
+    service.remove_host(ident, two)
+    [error] = service.handle()
+
+    assert isinstance(error, exceptions.AggregateError)
+    row = service.read(ident)
+    assert row.hosts == [one, two]
+    assert row.metadata[two] == lab.hosts[1].uuid
+    assert row.metadata[pool_states.FAILED_REQUESTS] == '1'
+    empty(lab, service, ident)
+
+
+def test_a_refused_add_leaves_no_host_behind(
+    lab: simulator.Simulation, service: nova.Service
+) -> None:
+    """Nova's manager does not take it back: the driver does."""
+    one, two, _ = (host.name for host in lab.hosts)
+    first = service.create('rack4', driver_lab.FLAGS)
+    service.add_host(first, one)
+    assert service.handle() == []
+    before = driver_lab.pools(lab)
+    second = service.create('rack5', driver_lab.FLAGS)
+
+    service.add_host(second, one)
+    [error] = service.handle()
+
+    assert isinstance(error, exceptions.InvalidAggregateActionAdd)
+    assert service.read(second).hosts == []
+    assert state(service, second) == pool_states.CREATED
+    assert driver_lab.pools(lab) == before
+    service.add_host(second, two)
+    assert service.handle() == []
+    empty(lab, service, second)
+    empty(lab, service, first)
+
+
+def test_a_stale_copy_opens_nothing_again(
+    lab: simulator.Simulation, service: nova.Service
+) -> None:
+    """Two adds are cast before either is handled: both say ``created``."""
+    one, two, _ = (host.name for host in lab.hosts)
+    ident = service.create('rack6', driver_lab.FLAGS)
+    service.add_host(ident, one)
+    service.add_host(ident, two)
+    [first, second] = service.casts
+    assert second.aggregate.metadata[pool_states.STATE] == 'created'
+
+    assert service.handle() == []
+
+    row = service.read(ident)
+    assert row.metadata[pool_states.STATE] == pool_states.ACTIVE
+    assert row.metadata[pool_states.MASTER] == one
+    # The stalest copy of all wipes nothing out, either.
+    service.driver.audit_aggregate(None, first.aggregate, fix=True)
+    assert service.read(ident).metadata == row.metadata
+    empty(lab, service, ident)
+
+
+def test_an_aggregate_that_is_no_pool_is_novas_own_business(
+    lab: simulator.Simulation, service: nova.Service
+) -> None:
+    executed = lab.calls()
+    ident = service.create('zone', {'availability_zone': 'a'})
+    service.add_host(ident, 'xen01')
+    service.remove_host(ident, 'xen01')
+
+    assert service.handle() == []
+
+    assert service.read(ident).metadata == {'availability_zone': 'a'}
+    assert lab.calls() == executed
+
+
+def test_a_flag_that_came_late_does_not_make_members(
+    lab: simulator.Simulation, service: nova.Service
+) -> None:
+    """The hosts from before the flag are in no pool, and can be removed."""
+    one, two, _ = (host.name for host in lab.hosts)
+    ident = service.create('late', {})
+    service.add_host(ident, one)
+    assert service.handle() == []
+    service.rows[ident].update_metadata({pool_states.POOL_FLAG: '1'})
+
+    service.add_host(ident, two)
+    assert service.handle() == []
+
+    row = service.read(ident)
+    assert row.metadata[pool_states.STATE] == pool_states.ACTIVE
+    assert row.metadata[pool_states.MASTER] == two
+    service.remove_host(ident, one)
+    service.handle()
+    assert service.read(ident).hosts == [two]
+    empty(lab, service, ident)
