@@ -169,9 +169,12 @@ class ServiceLost(ServiceError):
 class XapiError(XenpoolError):
     """A call to a XenServer host did not succeed.
 
+    :ivar code: XAPI's error code; '' when it sent none.
     :param message: what happened, without any password.
     :param host: the name or address of the host that was asked.
     """
+
+    code = ''
 
     def __init__(self, message: str, host: str = '') -> None:
         self.host = host

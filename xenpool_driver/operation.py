@@ -13,8 +13,8 @@ says what all kinds have in common:
 5. ``finish``: one transaction writes the outcome and the lifecycle's step.
 
 A worker may die at any point. :func:`resume` then takes the operation over
-when its lease has run out, and goes on at step 4; verbs whose calls may
-safely be repeated go on at step 3.
+when its lease has run out, and goes on at step 4; verbs that can see which
+of their calls are missing first make those (:meth:`Verb.go_on`).
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ if typing.TYPE_CHECKING:
 LOG = log.getLogger(__name__)
 
 Observation = reconcile.Observation
+
+
+HURRY = 60.0
+"""Seconds to wait for a sight of XAPI when a request has failed already: a
+toolstack restarts in less."""
 
 
 def new_owner() -> str:
@@ -147,7 +152,8 @@ class Verb(abc.ABC):
     :cvar goal: what XAPI shows when all is done.
     :cvar verdicts: what settles the operation, too, when XAPI has shown it
         without a break for ``patience`` seconds.
-    :cvar repeatable: whether ``act`` may be run again by a successor.
+    :cvar repeatable: whether a successor may run ``act`` when it does not see
+        the goal.
     :cvar refusals: codes by which XAPI itself refuses what the prechecks
         could not see; such a request has not failed.
     :param site: what the verb works with.
@@ -195,6 +201,17 @@ class Verb(abc.ABC):
 
         :raises XapiError: a call was refused, not sent or not answered.
         """
+
+    def go_on(self, journal: Journal) -> None:
+        """Make the calls that a dead worker left out, seen to be missing.
+
+        Most verbs have one call that changes everything. Whether that was
+        made is for :meth:`observe` to see; it is never made again.
+
+        :raises XapiError: a call was refused, not sent or not answered.
+        """
+        if self.repeatable and self.observe() != self.goal:
+            self.act(journal)
 
     @abc.abstractmethod
     def observe(self) -> reconcile.Observation:
@@ -269,7 +286,7 @@ def perform(
     operation, verb.row = site.store.begin(
         verb.row.uuid,
         verb.kind,
-        verb.host,
+        verb.host or None,
         site.owner,
         site.conf.xenpool.lease_duration,
         verb.intent(),
@@ -278,7 +295,7 @@ def perform(
     )
     with lease(site, operation) as keeper:
         journal = Journal(site, operation, keeper, progress)
-        return _carry_out(verb, journal, act=True)
+        return _carry_out(verb, journal, verb.act)
 
 
 def resume(
@@ -303,7 +320,7 @@ def resume(
     with lease(site, operation) as keeper:
         journal = Journal(site, operation, keeper, progress)
         journal.phase('recovering', f"after {operation.phase}")
-        return _carry_out(verb, journal, act=verb.repeatable)
+        return _carry_out(verb, journal, verb.go_on)
 
 
 def lease(site: Site, operation: store.Operation) -> store.LeaseKeeper:
@@ -321,18 +338,21 @@ def refuse_early(verb: Verb) -> None:
     admit(verb, verb.row, verb.site.store.running_operations(verb.row.uuid))
 
 
-def _carry_out(verb: Verb, journal: Journal, act: bool) -> store.Aggregate:
+def _carry_out(
+    verb: Verb,
+    journal: Journal,
+    act: collections.abc.Callable[[Journal], None],
+) -> store.Aggregate:
     """Act and observe, then write what came of it."""
     failure: exceptions.XapiError | None = None
     unanswered = ''
-    if act:
-        try:
-            verb.act(journal)
-        except exceptions.XapiOutcomeUnknown as error:
-            LOG.warning('%s; looking at what came of it', error)
-            unanswered = str(error)
-        except exceptions.XapiError as error:
-            failure = error
+    try:
+        act(journal)
+    except exceptions.XapiOutcomeUnknown as error:
+        LOG.warning('%s; looking at what came of it', error)
+        unanswered = str(error)
+    except exceptions.XapiError as error:
+        failure = error
     seen, doubt = _watch(verb, journal, hurry=failure is not None)
     settlement = reconcile.settle(verb.kind, seen)
     if failure is not None and settlement.outcome != 'succeeded':
@@ -349,10 +369,11 @@ def _carry_out(verb: Verb, journal: Journal, act: bool) -> store.Aggregate:
     try:
         verb.afterwards(journal, settlement)
     except exceptions.XapiError as error:
+        reasons = (settlement.reason, f"afterwards: {error}")
         settlement = dataclasses.replace(
             settlement,
             outcome='failed',
-            reason=f"{settlement.reason}; afterwards: {error}",
+            reason='; '.join(filter(None, reasons)),
         )
     return _finish(verb, journal, settlement)
 
@@ -372,13 +393,14 @@ def _watch(
 ) -> tuple[reconcile.Observation, str]:
     """Observe until the goal or a verdict is seen, or time is over.
 
-    :param hurry: look once: a definite failure needs no patience.
+    :param hurry: a call has failed for sure, so the first thing that can be
+        seen is the outcome; only blindness is waited for, and not for long.
     :returns: what was seen last, and why no more could be seen ('' if it
         could).
     """
     site = verb.site
     since = site.clock.monotonic()
-    deadline = since + (0 if hurry else verb.timeout)
+    deadline = since + min(verb.timeout, HURRY if hurry else verb.timeout)
     before = None
     while True:
         journal.still_ours()
@@ -387,6 +409,7 @@ def _watch(
         if seen != before:
             before, since = seen, now
         settled = seen in verb.verdicts and now - since >= verb.patience
+        settled |= hurry and seen != Observation.UNKNOWN
         if seen == verb.goal or settled or now >= deadline:
             return seen, doubt
         journal.progress(str(seen))
@@ -426,7 +449,7 @@ def _finish(
     if settlement.outcome == 'refused':
         raise verb.refused(row.name, settlement.reason)
     if not succeeded:
-        LOG.error(
+        LOG.info(
             '%s %s of aggregate %s: %s',
             verb.kind,
             verb.host,
@@ -445,13 +468,14 @@ def lifecycle_step(
     """Return the metadata that the end of a request writes. Pure.
 
     In ``error`` nothing is written: it is irreversible and counts no more.
+    Nor in ``dismissed``, which the request for it has written already.
 
     :param row: the aggregate as it is now.
     :param succeeded: whether the request did.
     :param threshold: failed requests in a row that make an error.
     """
     state = row.state
-    if state == pool_states.ERROR:
+    if state in (pool_states.ERROR, pool_states.DISMISSED):
         return {}
     failed = int(row.metadata.get(pool_states.FAILED_REQUESTS) or 0)
     if state == pool_states.CHANGING:

@@ -58,6 +58,9 @@ class Observation(enum.StrEnum):
     NOT_CLEARED = 'not cleared'
     """The pool still carries our stamp."""
 
+    DISMISSED = 'dismissed'
+    """The aggregate is deleted; XAPI is not concerned."""
+
     MOVED = 'moved'
     """Every member names the new master, and is enabled."""
     MOVING = 'moving'
@@ -144,6 +147,8 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
         'failed', True, 'the pool still carries the stamp of the aggregate'
     ),
     ('clear', Observation.UNKNOWN): Settlement('failed', True, _BLIND),
+    ('dismiss', Observation.DISMISSED): _SUCCEEDED,
+    ('dismiss', Observation.UNKNOWN): Settlement('failed', None, _BLIND),
     ('rename', Observation.RENAMED): _SUCCEEDED,
     ('rename', Observation.NOT_RENAMED): Settlement(
         'failed', None, 'the aggregate is renamed, the pool is not'

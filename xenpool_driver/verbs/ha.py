@@ -7,12 +7,22 @@ before HA is switched off, so that a successor puts it back after a crash.
 
 from __future__ import annotations
 
+import collections.abc
 import typing
 
-from xenpool_driver import operation
+from xenpool_driver import exceptions, objects, operation
 
 if typing.TYPE_CHECKING:
     from xenpool_driver.verbs import common
+    from xenpool_driver.xapi import client
+
+SWITCHING = frozenset({'ha_enable', 'ha_disable'})
+"""Pool operations that are about to make HA something else than it is."""
+
+REST = 300.0
+"""Seconds to wait until HA is neither being switched on nor off."""
+
+Saved = collections.abc.Mapping[str, typing.Any]
 
 
 def suspend(verb: common.PoolVerb, journal: operation.Journal) -> None:
@@ -40,13 +50,76 @@ def suspend(verb: common.PoolVerb, journal: operation.Journal) -> None:
 def restore(verb: common.PoolVerb, journal: operation.Journal) -> None:
     """Switch HA on again as it was, if :func:`suspend` switched it off.
 
-    :raises XapiError: it cannot be switched on; the journal says how it was.
+    :raises XapiUnavailable: it cannot be; says how a person can.
     """
     saved = journal.details.get('ha')
     if not saved:
         return
-    master = verb.coordinator()
-    if not master.pool().ha_enabled:
+    try:
+        _restore(verb, journal, saved)
+    except exceptions.XapiError as error:
+        raise exceptions.XapiUnavailable(
+            f"HA is not as it was ({error}); when that is cured: "
+            f"{_by_hand(saved)}"
+        ) from error
+
+
+def _restore(
+    verb: common.PoolVerb, journal: operation.Journal, saved: Saved
+) -> None:
+    master, pool = _at_rest(verb, journal)
+    if not pool.ha_enabled:
         journal.phase('ha on')
-        master.enable_ha(saved['sr_uuids'], saved['configuration'])
-    master.set_ha_tolerance(saved['tolerance'])
+        try:
+            master.enable_ha(saved['sr_uuids'], saved['configuration'])
+        except exceptions.XapiOutcomeUnknown:
+            # Whatever it was doing ends in one state or the other.
+            master, pool = _at_rest(verb, journal)
+            if not pool.ha_enabled:
+                raise
+        else:
+            pool = master.pool()
+    if pool.ha_host_failures_to_tolerate != saved['tolerance']:
+        master.set_ha_tolerance(saved['tolerance'])
+
+
+def _at_rest(
+    verb: common.PoolVerb, journal: operation.Journal
+) -> tuple[client.Client, objects.Pool]:
+    """Return the master and its pool when nobody is switching HA.
+
+    A worker that died may have left a switch under way: HA is not yet what
+    it will be.
+
+    :raises XapiError: it does not come to rest, or cannot be seen.
+    """
+    clock = verb.site.clock
+    deadline = clock.monotonic() + REST
+    while True:
+        journal.still_ours()
+        try:
+            master = verb.coordinator()
+            pool = master.pool()
+            if not SWITCHING & set(pool.current_operations.values()):
+                return master, pool
+            trouble: exceptions.XapiError = exceptions.XapiUnavailable(
+                'HA is still being switched on or off', master.name
+            )
+        except (exceptions.XapiUnavailable, exceptions.NotPoolMaster) as error:
+            verb.forget_coordinator()
+            trouble = error
+        if clock.monotonic() >= deadline:
+            raise trouble
+        clock.sleep(verb.site.conf.xenpool.poll_interval)
+
+
+def _by_hand(saved: Saved) -> str:
+    """Return what a person types to put HA back."""
+    words = [
+        f"heartbeat-sr-uuids={','.join(saved['sr_uuids'])}",
+        *(f"ha-config:{k}={v}" for k, v in saved['configuration'].items()),
+    ]
+    return (
+        f"xe pool-ha-enable {' '.join(words)}; xe pool-param-set uuid=POOL "
+        f"ha-host-failures-to-tolerate={saved['tolerance']}"
+    )

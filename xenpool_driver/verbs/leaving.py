@@ -426,37 +426,31 @@ def refuse_living(verb: common.PoolVerb) -> None:
         )
 
 
-def dismiss(site: operation.Site, row: store.Aggregate) -> store.Aggregate:
-    """Delete the aggregate, which has no hosts. XAPI is not concerned.
+class Dismiss(operation.Verb):
+    """The aggregate, which has no hosts, is deleted; no host is concerned."""
 
-    :returns: the aggregate as it is afterwards.
-    :raises InvalidAggregateActionDelete: hosts remain, or it is deleted.
-    """
+    kind = 'dismiss'
+    request = pool_states.DELETE
+    action = 'dismiss_aggregate'
     refused = exceptions.InvalidAggregateActionDelete
+    goal = Observation.DISMISSED
+    timeout = 0.0
 
-    def admit(
-        now: store.Aggregate,
-        running: collections.abc.Sequence[store.Operation],
-    ) -> store.Changes:
-        reason = pool_states.refusal(now.state, pool_states.DELETE)
-        if reason:
-            raise refused(now.name, reason)
-        if now.hosts:
-            raise refused(
-                now.name, f"it still has hosts: {', '.join(now.hosts)}"
+    def begin_changes(self, row: store.Aggregate) -> store.Changes:
+        if row.hosts:
+            raise self.refused(
+                row.name, f"it still has hosts: {', '.join(row.hosts)}"
             )
-        if running:
-            raise refused(now.name, f"{running[0].kind} in progress")
-        state = pool_states.next_state(now.state, pool_states.DELETED)
+        state = pool_states.next_state(row.state, pool_states.DELETED)
         return store.Changes(metadata={pool_states.STATE: state}, dismiss=True)
 
-    operation_, _ = site.store.begin(
-        row.uuid,
-        'dismiss',
-        None,
-        site.owner,
-        site.conf.xenpool.lease_duration,
-        {},
-        admit,
-    )
-    return site.store.finish(operation_, 'succeeded')
+    def act(self, journal: operation.Journal) -> None:
+        """Make no call: it was all written when the request was admitted."""
+
+    def observe(self) -> reconcile.Observation:
+        return Observation.DISMISSED
+
+    def end_changes(
+        self, row: store.Aggregate, settlement: reconcile.Settlement
+    ) -> store.Changes:
+        return store.Changes()

@@ -6,6 +6,8 @@ from __future__ import annotations
 import collections.abc
 import typing
 
+from oslo_log import log
+
 from xenpool_driver import (
     exceptions,
     operation,
@@ -18,6 +20,8 @@ from xenpool_driver.preflight import master as master_rules
 from xenpool_driver.verbs import common, ha
 from xenpool_driver.xapi import client
 
+LOG = log.getLogger(__name__)
+
 Observation = reconcile.Observation
 
 
@@ -29,11 +33,13 @@ class Mastership(common.PoolVerb):
         exceptions.InvalidAggregateActionUpdate
     )
     goal = Observation.MOVED
-    verdicts = frozenset({Observation.NOT_MOVED})
-    patience = 30.0  # the task succeeds ten seconds before anything moves
+    verdicts = frozenset({Observation.NOT_MOVED, Observation.BROKEN})
+    patience = 30.0  # the call succeeds ten seconds before anything moves
 
     uuid = ''
     address = ''
+    idle: collections.abc.Sequence[str] = ()  # disabled before, and after
+    _serves = False
 
     def prepare(self) -> None:
         """Refuse a host that is no member.
@@ -54,6 +60,7 @@ class Mastership(common.PoolVerb):
             'host_uuid': self.uuid,
             'address': self.address,
             'suspend_ha': self.suspend_ha,
+            'idle': list(self.idle),
         }
 
     def restore(
@@ -62,6 +69,7 @@ class Mastership(common.PoolVerb):
         self.uuid = details['host_uuid']
         self.address = details['address']
         self.suspend_ha = details['suspend_ha']
+        self.idle = details.get('idle', ())
 
     def voters(self) -> list[str]:
         """Return the compute hosts that must agree in the end."""
@@ -69,6 +77,7 @@ class Mastership(common.PoolVerb):
 
     def observe(self) -> reconcile.Observation:
         views = common.member_views(self.site, self.voters())
+        self._serves = views.get(self.host) == ''
         wanted = {
             host: '' if host == self.host else self.address for host in views
         }
@@ -76,12 +85,26 @@ class Mastership(common.PoolVerb):
             return Observation.MOVED
         if all(view is None for view in views.values()):
             raise exceptions.XapiUnavailable('no member answers', self.name)
+        if views[self.host] is None and self._is_broken():
+            return Observation.BROKEN
         if views[self.host] and not self._still_busy():
             return Observation.NOT_MOVED
         return Observation.MOVING
 
+    def _is_broken(self) -> bool:
+        """Say whether the new master took its role in part only."""
+        patience = self.site.conf.xenpool.probe_timeout
+        try:
+            self.site.connections.client(self.host, patience)
+        except exceptions.XapiError as error:
+            return error.code == 'HOST_BROKEN'
+        return False
+
     def _everybody_is_well(self) -> bool:
-        """Say whether the new master shows itself and all members enabled."""
+        """Say whether the new master shows itself and all members at work.
+
+        A member that was disabled before stays so.
+        """
         try:
             master = self.site.connections.client(self.host)
             records = {record.uuid: record for record in master.hosts()}
@@ -92,7 +115,7 @@ class Mastership(common.PoolVerb):
         return serves and all(
             members[host] in records
             and records[members[host]].live
-            and records[members[host]].enabled
+            and (records[members[host]].enabled or members[host] in self.idle)
             for host in self.voters()
         )
 
@@ -107,7 +130,7 @@ class Mastership(common.PoolVerb):
     def end_changes(
         self, row: store.Aggregate, settlement: reconcile.Settlement
     ) -> store.Changes:
-        if settlement.outcome == 'succeeded':
+        if settlement.outcome == 'succeeded' or self._serves:
             return store.Changes(metadata={pool_states.MASTER: self.host})
         return store.Changes(metadata=self.master_correction())
 
@@ -115,7 +138,16 @@ class Mastership(common.PoolVerb):
         self, journal: operation.Journal, settlement: reconcile.Settlement
     ) -> None:
         self.forget_coordinator()
+        if settlement.outcome != 'succeeded':
+            self._look_for_master()
         ha.restore(self, journal)
+
+    def _look_for_master(self) -> None:
+        """Find out who is the master, for :meth:`end_changes` to tell."""
+        try:
+            self.master()
+        except exceptions.XapiError as error:
+            LOG.warning('%s has no master that answers: %s', self.name, error)
 
 
 class SetMaster(Mastership):
@@ -134,6 +166,11 @@ class SetMaster(Mastership):
         if record is None:
             self.refuse(f"host '{self.host}' is not in the pool")
         self.address = record.address
+        self.idle = [
+            member.uuid
+            for member in self.reached(master.hosts)
+            if not member.enabled
+        ]
         self._is_master = present.uuid == self.uuid
         if self._is_master:
             return
@@ -247,13 +284,34 @@ class Promote(Mastership):
         self.refuse(f"the master answers at {master.address}: use set master")
 
     def act(self, journal: operation.Journal) -> None:
-        journal.phase('promote', 'emergency_transition_to_master')
+        journal.phase(
+            'promote', 'emergency_transition_to_master', promoting=True
+        )
         self.site.connections.local_client(
             self.host
         ).emergency_transition_to_master()
         self.site.connections.invalidate(self.host)
-        master = self._await_master(journal)
-        journal.phase('recover members')
+        self._recover_members(journal, self._await_master(journal))
+
+    def go_on(self, journal: operation.Journal) -> None:
+        """Recover the members, if the promotion itself is seen to be done.
+
+        Nobody is promoted here: what the dead worker had made sure of may
+        no longer hold.
+        """
+        if not journal.details.get('promoting'):
+            return
+        try:
+            master = self._await_master(journal, self.patience)
+        except exceptions.NotPoolMaster:
+            return
+        if self._are_lost(journal):
+            self._recover_members(journal, master)
+
+    def _recover_members(
+        self, journal: operation.Journal, master: client.Client
+    ) -> None:
+        journal.phase('recover members', recovering=True)
         client.wait(
             master.recover_slaves(),
             self.site.clock,
@@ -262,18 +320,48 @@ class Promote(Mastership):
             lambda fraction: journal.progress('recover', fraction),
         )
 
-    def _await_master(self, journal: operation.Journal) -> client.Client:
-        """Return the promoted host's client once it answers as master."""
+    def _are_lost(self, journal: operation.Journal) -> bool:
+        """Say whether members still have to be told of the new master.
+
+        One that was told restarts some ten seconds later.
+        """
         clock = self.site.clock
-        deadline = clock.monotonic() + self.timeout
+        wait = self.patience if journal.details.get('recovering') else 0.0
+        deadline = clock.monotonic() + wait
         while True:
             journal.still_ours()
+            views = common.member_views(self.site, self.voters())
+            lost = [
+                host
+                for host, view in views.items()
+                if host != self.host and view not in (None, self.address)
+            ]
+            if not lost or clock.monotonic() >= deadline:
+                return bool(lost)
+            clock.sleep(self.site.conf.xenpool.poll_interval)
+
+    def _await_master(
+        self, journal: operation.Journal, patience: float | None = None
+    ) -> client.Client:
+        """Return the promoted host's client once it answers as master.
+
+        :param patience: seconds for which it may say that it is a member;
+            None: no less than it may keep silent.
+        :raises NotPoolMaster: it is still a member.
+        :raises XapiUnavailable: it does not answer in time.
+        """
+        clock = self.site.clock
+        began = clock.monotonic()
+        patience = self.timeout if patience is None else patience
+        while True:
+            journal.still_ours()
+            waited = clock.monotonic() - began
             try:
                 return self.site.connections.client(self.host)
-            except (
-                exceptions.XapiUnavailable,
-                exceptions.NotPoolMaster,
-            ):
-                if clock.monotonic() >= deadline:
+            except exceptions.NotPoolMaster:
+                if waited >= patience:
+                    raise
+            except exceptions.XapiUnavailable:
+                if waited >= self.timeout:
                     raise
             clock.sleep(self.site.conf.xenpool.poll_interval)

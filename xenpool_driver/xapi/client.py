@@ -19,6 +19,7 @@ connection of their own. What these raise is told once, here:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import typing
@@ -107,6 +108,15 @@ class _Door:
         """Where the host answers."""
         return self.access.url
 
+    def within(
+        self, seconds: float
+    ) -> contextlib.AbstractContextManager[None]:
+        """Bound all that this thread asks of the host inside.
+
+        :param seconds: for all of it, if less than the host's timeouts.
+        """
+        return self._home.transport.reading(seconds)
+
     def read(
         self, method: str, *args: typing.Any, timeout: float | None = None
     ) -> typing.Any:
@@ -173,6 +183,9 @@ class Client(_Door):
 
     def hosts(self) -> list[Member]:
         """Return all members, the master included."""
+        return list(self._home.share('members', self._members))
+
+    def _members(self) -> list[Member]:
         metrics = {
             ref: self._parsed(parsers.host_metrics, ref, record)
             for ref, record in self._table('host_metrics').items()
@@ -203,11 +216,21 @@ class Client(_Door):
     ) -> snapshots.PoolSnapshot:
         """Return what the pool looks like now.
 
+        Threads that ask for the same thing at the same time share it.
+
         :param classes: what to read; default: what the precheck of a join
             needs (``snapshot.LIVE_CLASSES``).
         :param with_clock: also compare the master's clock with ours.
         """
-        raw = self.records(*(classes or snapshots.LIVE_CLASSES))
+        wanted = classes or snapshots.LIVE_CLASSES
+        return self._home.share(
+            (wanted, with_clock), lambda: self._snapshot(wanted, with_clock)
+        )
+
+    def _snapshot(
+        self, classes: tuple[str, ...], with_clock: bool
+    ) -> snapshots.PoolSnapshot:
+        raw = self.records(*classes)
         offset = self._clock_offset(raw) if with_clock else None
         return self._parsed(
             parsers.snapshot,

@@ -70,23 +70,29 @@ class Connections:
             )
         return found
 
-    def client(self, host_name: str) -> clients.Client:
+    def client(
+        self, host_name: str, timeout: float | None = None
+    ) -> clients.Client:
         """Return a client that is logged in to this very host.
 
         :param host_name: the compute host name.
+        :param timeout: seconds for the login; None: the host's timeouts.
         :raises ConfigurationError: it is not configured.
         :raises NotPoolMaster: it is a pool member.
         :raises XapiRefused: the credentials are wrong.
         :raises XapiUnavailable: it does not answer.
         """
         home = self._home(self.access(host_name))
-        home.login()
+        home.login(timeout)
         return clients.Client(home, self._clock)
 
-    def coordinator_of(self, host_name: str) -> clients.Client:
+    def coordinator_of(
+        self, host_name: str, timeout: float | None = None
+    ) -> clients.Client:
         """Return a client of the master that a host names.
 
         :param host_name: the compute host name.
+        :param timeout: seconds for each login; None: the hosts' timeouts.
         :raises XapiUnavailable: the members name each other, or as
             :meth:`client`.
         """
@@ -98,7 +104,7 @@ class Connections:
             seen.append(access.url)
             home = self._home(access)
             try:
-                home.login()
+                home.login(timeout)
             except exceptions.NotPoolMaster as error:
                 access = self._access_at(error.address, access)
                 continue

@@ -233,7 +233,9 @@ def from_answer(
     if kind is exceptions.XapiRefused:
         return exceptions.XapiRefused(code, shown, peer.name)
     text = f"{code} [{', '.join(shown)}]" if shown else code
-    return kind(f"{text}: {row.remedy}", peer.name)
+    found = kind(f"{text}: {row.remedy}", peer.name)
+    found.code = code
+    return found
 
 
 def remedy(code: str, params: collections.abc.Sequence[str] = ()) -> str:

@@ -26,8 +26,9 @@ class TaskState(enum.StrEnum):
     FAILURE = 'failure'
     CANCELLED = 'cancelled'
     LOST = 'lost'
-    """The task cannot be seen: the toolstack restarted, or the connection
-    broke. Nothing may be concluded; look at what the task was to change."""
+    """The task cannot be seen: the toolstack restarted, the connection
+    broke, or XAPI refuses to show it. Nothing may be concluded; look at what
+    the task was to change."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,18 +77,11 @@ class Task:
         return self._home.access.name
 
     def status(self) -> TaskStatus:
-        """Look at the task.
-
-        :raises XapiRefused: XAPI does not show it for another reason than
-            that it is gone.
-        """
+        """Look at the task; one that XAPI does not show is lost."""
         try:
             record = self._home.read('task.get_record', self.ref)
-        except (exceptions.NotPoolMaster, exceptions.XapiUnavailable) as error:
-            return TaskStatus(TaskState.LOST, reason=str(error))
-        except exceptions.XapiRefused as error:
-            if error.code != 'HANDLE_INVALID':
-                raise
+        except exceptions.XapiError as error:
+            # Refused or not, it says nothing of what the task does.
             return TaskStatus(TaskState.LOST, reason=str(error))
         return _status(record)
 
@@ -131,7 +125,6 @@ def watch(
     :param poll: seconds between two looks.
     :param on_progress: hears each look's progress.
     :returns: what the last look showed; still pending when time is over.
-    :raises XapiRefused: XAPI does not show the task.
     """
     deadline = clock.monotonic() + timeout
     while True:

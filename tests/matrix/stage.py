@@ -1,0 +1,259 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""A fresh simulated site for each cell of a matrix.
+
+A :class:`Stage` is a simulation with a pool in it, a database that says what
+the aggregate is, and a configuration that knows both. Nothing is left over
+from one cell to the next, and building one takes some hundredths of a
+second: certificates and the empty database are kept.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import itertools
+import os
+import pathlib
+import shutil
+import threading
+import time
+import typing
+
+import yaml
+
+from tests.matrix import scenarios
+from xenpool_driver import conf as config
+from xenpool_driver import driver, pool_states, simulator, store
+from xenpool_driver.simulator import machine
+
+SCALE = 30.0
+"""Simulated seconds per real second."""
+
+LEASE = 60.0
+"""Seconds that a dead worker's lease would hold."""
+
+_BLOCKS = itertools.count()
+
+
+class FastClock:
+    """Time for a driver: waits pass as they do for the simulated hosts.
+
+    :param ahead: seconds by which its calendar is ahead of ours, so that a
+        lease which was given a moment ago has run out.
+    """
+
+    def __init__(self, ahead: float = 0.0) -> None:
+        self.ahead = ahead
+
+    def time(self) -> float:
+        """Return seconds since 1970, by a calendar that is ahead."""
+        return time.time() + self.ahead
+
+    def monotonic(self) -> float:
+        """Return simulated seconds."""
+        return time.monotonic() * SCALE
+
+    def sleep(self, seconds: float) -> None:
+        """Let simulated seconds pass."""
+        time.sleep(seconds / SCALE)
+
+
+def open_driver(
+    path: str, ahead: float = 0.0
+) -> tuple[driver.XenAPIPoolDriver, store.Store]:
+    """Return a new worker's driver, and its store.
+
+    :param path: the configuration file.
+    :param ahead: see :class:`FastClock`.
+    """
+    conf = config.load([path])
+    clock = FastClock(ahead)
+    database = store.open_store(conf, clock=clock)
+    return (
+        driver.XenAPIPoolDriver(conf=conf, database=database, time=clock),
+        database,
+    )
+
+
+class Kept:
+    """What the stages of a run share.
+
+    :param directory: where it is kept.
+    """
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.directory = directory
+        self.certificates = directory / 'certificates'
+        self.database = directory / 'empty.db'
+        store.migrate(f'sqlite:///{self.database}')
+        self._numbers = itertools.count(1)
+        self._stopping: list[threading.Thread] = []
+
+    def new_directory(self) -> pathlib.Path:
+        """Return an empty directory for a stage."""
+        path = self.directory / f'{next(self._numbers):05}'
+        path.mkdir()
+        return path
+
+    def stop(self, simulation: simulator.Simulation) -> None:
+        """End a simulation without waiting for it."""
+        thread = threading.Thread(target=simulation.stop)
+        thread.start()
+        self._stopping.append(thread)
+        self._stopping = [one for one in self._stopping if one.is_alive()]
+
+    def close(self) -> None:
+        """Wait until everything has ended."""
+        for thread in self._stopping:
+            thread.join()
+
+
+def addresses(count: int) -> list[str]:
+    """Return addresses that no other stage of this process has just now."""
+    block = next(_BLOCKS)
+    third = (os.getpid() + 7 * (block // 30)) % 250
+    first = 1 + block % 30 * 8
+    return [f'127.80.{third}.{first + number}' for number in range(count)]
+
+
+class Stage:
+    """A simulated site, with an aggregate that is declared in a database.
+
+    :param scenario: what stands on it.
+    :param kept: what all stages share.
+    """
+
+    def __init__(self, scenario: scenarios.Scenario, kept: Kept) -> None:
+        self.scenario = scenario
+        self._kept = kept
+        self.directory = kept.new_directory()
+        tree = scenario.tree()
+        places = iter(addresses(8))
+        for host in scenarios.hosts_of(tree):
+            host['address'] = next(places)
+        topology = self.directory / 'topology.yaml'
+        topology.write_text(yaml.safe_dump(tree))
+        self.simulation = simulator.Simulation(
+            topology_file=topology,
+            http_port=None,
+            state_dir=kept.certificates,
+            time_scale=SCALE,
+            seed=1,
+        )
+        self.conf_file = self.directory / 'xenpool.conf'
+        self.journal_file = self.directory / 'journal.db'
+
+    def __enter__(self) -> Stage:
+        self.simulation.start()
+        try:
+            self._write_configuration()
+            shutil.copy(self._kept.database, self.journal_file)
+            self.store = store.open_store(config.load([str(self.conf_file)]))
+            self.aggregate = self._declare()
+            self.scenario.prepare(self)
+        except BaseException:
+            self._kept.stop(self.simulation)
+            raise
+        self.simulation.faults.executed.clear()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.store.close()
+        self._kept.stop(self.simulation)
+        shutil.rmtree(self.directory)
+
+    def machine(self, name: str) -> machine.Machine:
+        """Return a machine by its name."""
+        return self.simulation.named(name)
+
+    @property
+    def machines(self) -> dict[str, machine.Machine]:
+        """The machines, by name."""
+        return {one.name: one for one in self.simulation.world.machines}
+
+    def _write_configuration(self) -> None:
+        options: dict[str, typing.Any] = {
+            'poll_interval': 2.0,
+            'probe_timeout': 2.0,
+            'lease_duration': LEASE,
+            'join_timeout': 200.0,
+            'eject_timeout': 100.0,
+            'master_change_timeout': 200.0,
+            **self.scenario.options,
+        }
+        lines = [
+            '[DEFAULT]',
+            f"enabled_hosts = {','.join(self.machines)}",
+            '[xenpool]',
+            *(f'{key} = {value}' for key, value in options.items()),
+            '[database]',
+            f'connection = sqlite:///{self.journal_file}',
+        ]
+        for host in self.simulation.hosts:
+            lines += [
+                f'[{host.name}]',
+                f'connection_url = {host.url}',
+                'connection_password = xenroot',
+                f'ca_file = {self.simulation.ca_file}',
+                'connect_timeout = 2',
+                'read_timeout = 2',
+            ]
+        self.conf_file.write_text('\n'.join(lines))
+
+    def _declare(self) -> store.Aggregate:
+        """Write the aggregate down as if it had always been so."""
+        scenario = self.scenario
+        metadata = {
+            pool_states.POOL_FLAG: 'true',
+            pool_states.STATE: scenario.state,
+        }
+        if scenario.members:
+            master = self.machine(scenario.members[0])
+            assert master.db is not None
+            [pool] = master.db.all('pool').values()
+            metadata |= {
+                pool_states.MASTER: scenario.members[0],
+                pool_states.POOL_UUID: pool['uuid'],
+                **{host: self.machine(host).uuid for host in scenario.members},
+            }
+        row = self.store.create_aggregate(
+            scenarios.NAME, metadata, scenarios.AGGREGATE
+        )
+        changes = store.Changes(add_hosts=scenario.members)
+        return self.store.change(row.uuid, row.generation, changes)
+
+    def await_quiet(self) -> None:
+        """Wait until every powered machine has started and no fuse burns.
+
+        :raises AssertionError: they do not in ten seconds.
+        """
+        self.await_true(
+            lambda: all(
+                _is_quiet(one)
+                for one in self.machines.values()
+                if one.powered and not one.frozen
+            ),
+            'the hosts do not come to rest',
+        )
+
+    def await_true(
+        self, condition: collections.abc.Callable[[], bool], otherwise: str
+    ) -> None:
+        """Wait until something holds.
+
+        :raises AssertionError: it does not in twenty seconds.
+        """
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline, otherwise
+            time.sleep(0.02)
+
+
+def _is_quiet(target: machine.Machine) -> bool:
+    process = target.process
+    if process is None or process.fuse is not None:
+        return False
+    if process.role.kind == machine.SLAVE and not process.ready:
+        # A member whose master is dead waits for ever.
+        master = target.world.machine_at(process.role.address)
+        return master is None or not master.powered
+    return process.ready or process.role.kind == machine.BROKEN
