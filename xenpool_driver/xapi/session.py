@@ -22,9 +22,11 @@ import xmlrpc.client
 import XenAPI
 
 from xenpool_driver import conf, exceptions
-from xenpool_driver.xapi import errors, jsonrpc, redaction, transport
+from xenpool_driver.xapi import errors, jsonrpc, redaction, shared, transport
 
 LOG = logging.getLogger(__name__)
+
+T = typing.TypeVar('T')
 
 Factory = collections.abc.Callable[..., typing.Any]
 """Makes a XenAPI session: called with the URL and ``transport=``."""
@@ -96,6 +98,7 @@ class HostSession:
         local: bool = False,
     ) -> None:
         self.access = access
+        self._readings = shared.Readings()
         self.transport = transport.Transport(access)
         self._factory = factory
         self._originator = originator
@@ -165,6 +168,20 @@ class HostSession:
                 LOG.info('%s: no JSON-RPC, XML-RPC it is', self.access.name)
                 self._json = False
         return jsonrpc.alike(self.read(method, timeout=timeout))
+
+    def share(
+        self, key: typing.Hashable, read: collections.abc.Callable[[], T]
+    ) -> T:
+        """Return what ``read`` returns, shared by threads that want the same.
+
+        A thread whose time is bounded reads for itself.
+
+        :param key: what is read.
+        :param read: reads it from this host.
+        """
+        if self.transport.remaining() < float('inf'):
+            return read()
+        return self._readings.get(key, read)
 
     def change(
         self, method: str, *args: typing.Any, timeout: float | None = None

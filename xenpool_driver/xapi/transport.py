@@ -15,6 +15,7 @@ import collections.abc
 import contextlib
 import hashlib
 import hmac
+import http
 import http.client
 import io
 import os
@@ -36,6 +37,13 @@ MAX_IDLE = 8
 IDLE_SECONDS = 8.0
 """For how long; XAPI closes one that sends no header for 10 s
 (``http_svr.ml``, header_read_timeout_tcp)."""
+
+
+MAX_HEADERS = 100
+"""How many header lines an answer may have, as in ``http.client``."""
+
+MAX_LINE = 65536
+"""How many bytes each may have."""
 
 
 class ExchangeError(Exception):
@@ -232,10 +240,60 @@ class Transport(xmlrpc.client.Transport):
             del failure
 
 
+class _Response(http.client.HTTPResponse):
+    """An answer whose headers are read without the machinery for mail.
+
+    That takes most of the time of a small call. Of the headers only those
+    matter that say where the answer ends.
+    """
+
+    def begin(self) -> None:
+        """Read status line and headers.
+
+        :raises http.client.HTTPException: they are not HTTP/1's.
+        """
+        version, status, reason = self._read_status()  # type: ignore[attr-defined]
+        while status == http.HTTPStatus.CONTINUE:
+            self._read_headers()
+            version, status, reason = self._read_status()  # type: ignore[attr-defined]
+        self.code = self.status = status
+        self.reason = reason.strip()
+        self.version = 10 if version in ('HTTP/1.0', 'HTTP/0.9') else 11
+        headers = self._read_headers()
+        self.headers = self.msg = http.client.HTTPMessage()
+        coding = headers.get('transfer-encoding', '').lower()
+        self.chunked = coding == 'chunked'
+        self.chunk_left = None
+        wishes = headers.get('connection', '').lower()
+        self.will_close = 'close' in wishes or (
+            self.version == 10 and 'keep-alive' not in wishes
+        )
+        self.length = None
+        length = headers.get('content-length', '')
+        if not self.chunked and length.isdecimal():
+            self.length = int(length)
+        if self.length is None and not self.chunked:
+            self.will_close = True
+
+    def _read_headers(self) -> dict[str, str]:
+        """Return the headers; names in lower case, the last one of each."""
+        headers: dict[str, str] = {}
+        for _ in range(MAX_HEADERS):
+            line = self.fp.readline(MAX_LINE + 1)
+            if len(line) > MAX_LINE:
+                raise http.client.LineTooLong('header line')
+            if line in (b'\r\n', b'\n', b''):
+                return headers
+            name, _, value = line.decode('iso-8859-1').partition(':')
+            headers[name.strip().lower()] = value.strip()
+        raise http.client.HTTPException(f"more than {MAX_HEADERS} headers")
+
+
 class _Connection(http.client.HTTPConnection):
     """A connection that is open from the start and never opens again."""
 
     auto_open = 0
+    response_class = _Response
 
     def __init__(self, access: conf.HostAccess, sock: socket.socket) -> None:
         super().__init__(access.address, access.port)
