@@ -108,7 +108,10 @@ def pool_updating(case: cases.JoinCase) -> check.Problems:
 
 
 def secret_rotation(case: cases.JoinCase) -> check.Problems:
-    """After the asserts: no pool operation starts before the rotation ends."""
+    """After the asserts: no pool operation starts before the rotation ends.
+
+    What starts one is the exchange of certificates, new in 1.298.
+    """
     if case.their_pool.is_psr_pending:
         yield check.Problem(
             f"the pool {case.pool.name} is changing its secret",

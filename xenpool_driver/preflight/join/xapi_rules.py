@@ -318,8 +318,10 @@ CHECKS: tuple[cases.Check, ...] = (
         'pool-secret',
         "the pool's secret is not being changed",
         membership.secret_rotation,
-        _MASTER,
+        (*_MASTER, 'joiner.pool'),
         '7.3-2a',
+        (1, 298),
+        'pool.tls_verification_enabled',
     ),
     cases.Check(
         'pool-bundle',
