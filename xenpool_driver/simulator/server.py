@@ -75,6 +75,8 @@ class Server:
         self._connections: dict[tuple[str, str], set[socket.socket]] = {}
         self._lock = threading.Lock()
         self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK)
+        self._epoll.register(self._wake, select.EPOLLIN)
         self._stopped = False
         self._thread: threading.Thread | None = None
 
@@ -143,6 +145,8 @@ class Server:
     def stop(self) -> None:
         """Close everything, for good."""
         with self._lock:
+            if self._stopped:
+                return
             self._stopped = True
             listeners = list(self._listeners.values())
             for listener in listeners:
@@ -151,9 +155,11 @@ class Server:
             self._connections.clear()
         for connection in cut:
             _cut(connection)
+        os.eventfd_write(self._wake, 1)
         if self._thread is not None:
             self._thread.join()
         self._epoll.close()
+        os.close(self._wake)
 
     # -- accepting ------------------------------------------------------------
 
@@ -166,7 +172,7 @@ class Server:
 
     def _accept_all(self) -> None:
         while not self._stopped:
-            for number, _ in self._epoll.poll(0.5):
+            for number, _ in self._epoll.poll():
                 with self._lock:
                     listener = self._listeners.get(number)
                     accepted = None if listener is None else _accept(listener)
