@@ -17,6 +17,7 @@ from xenpool_driver import (
     operation,
     pool_states,
     reconcile,
+    snapshot,
     store,
 )
 from xenpool_driver.xapi import client
@@ -83,22 +84,22 @@ def find_master(site: operation.Site, row: store.Aggregate) -> Master:
 
 def _identified(door: client.Client, pool: objects.Pool) -> Master:
     """Say which member a master is."""
-    for member in door.hosts():
-        if member.ref == pool.master:
-            return Master(door, member.uuid, member.address or door.address)
-    raise exceptions.XapiUnavailable('has no record of itself', door.name)
+    member = door.record(pool.master) if pool.master else None
+    if member is None:
+        raise exceptions.XapiUnavailable('has no record of itself', door.name)
+    return Master(door, member.uuid, member.address or door.address)
 
 
-def storage_plugged(master: client.Client, record: client.Member) -> bool:
+def storage_plugged(seen: snapshot.PoolSnapshot, ref: str) -> bool:
     """Say whether a member sees the shared storage that its master sees.
 
     A starting member makes a PBD for each shared SR that the master has one
     for, unless the pool's ``sync_create_pbds`` says ``nosync``
     (``create_storage.ml``), and plugs them all.
 
-    :raises XapiError: it cannot be seen.
+    :param seen: the pool with its SRs and PBDs.
+    :param ref: the member's reference.
     """
-    seen = master.snapshot('pool', 'SR', 'PBD', with_clock=False)
     pool = seen.pool
     if pool is None:
         return False
@@ -107,9 +108,7 @@ def storage_plugged(master: client.Client, record: client.Member) -> bool:
     }
     pbds = [pbd for pbd in seen.pbds.values() if pbd.sr in shared]
     if pool.other_config.get('sync_create_pbds') == 'nosync':
-        return all(
-            pbd.currently_attached for pbd in pbds if pbd.host == record.ref
-        )
+        return all(pbd.currently_attached for pbd in pbds if pbd.host == ref)
 
     def attached(host: str | None) -> set[str | None]:
         return {
@@ -118,7 +117,7 @@ def storage_plugged(master: client.Client, record: client.Member) -> bool:
             if pbd.host == host and pbd.currently_attached
         }
 
-    return attached(pool.master) <= attached(record.ref)
+    return attached(pool.master) <= attached(ref)
 
 
 def member_views(
@@ -136,14 +135,18 @@ def member_views(
 
     def ask(host: str) -> str | None:
         try:
-            return site.connections.member_view(host, max_age)
+            return site.connections.member_view(host)
         except exceptions.XapiError:
             return None
 
-    if not hosts:
-        return {}
-    with concurrent.futures.ThreadPoolExecutor(len(hosts)) as pool:
-        return dict(zip(hosts, pool.map(ask, hosts), strict=True))
+    views = {
+        host: site.connections.known_view(host, max_age) for host in hosts
+    }
+    unknown = [host for host, view in views.items() if view is None]
+    if unknown:
+        with concurrent.futures.ThreadPoolExecutor(len(unknown)) as pool:
+            views.update(zip(unknown, pool.map(ask, unknown), strict=True))
+    return views
 
 
 RECENT = 10.0

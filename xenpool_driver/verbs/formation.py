@@ -15,6 +15,7 @@ from xenpool_driver import (
     operation,
     pool_states,
     reconcile,
+    snapshot,
     store,
 )
 from xenpool_driver.verbs import common, guest, ha, inspection, judging
@@ -260,6 +261,7 @@ class Join(common.PoolVerb):
         self._ref: str | None = None
         self._is_member = False
         self._before: inventory.Inventory | None = None
+        self._after: snapshot.PoolSnapshot | None = None
 
     def prepare(self) -> None:
         """Judge both sides; find out whether the host is a member already.
@@ -340,16 +342,20 @@ class Join(common.PoolVerb):
     def _observe(self, master: common.Master) -> reconcile.Observation:
         """Look first at what comes last: the host is enabled."""
         if self._ref is None:
-            record = master.door.host(self.uuid)
-            if record is None:
+            self._ref = master.door.host_ref(self.uuid)
+            if self._ref is None:
                 return self._observe_outside()
-            self._ref = record.ref
         if not master.door.is_enabled(self._ref):
             return Observation.JOINING
-        record = master.door.host(self.uuid)
+        record = master.door.member(self._ref)
         if record is None or not (record.live and record.enabled):
             return Observation.JOINING
-        if not common.storage_plugged(master.door, record):
+        self._after = master.door.snapshot(
+            *snapshot.INVENTORY_CLASSES, with_clock=False
+        )
+        if self._after.host_by_uuid(self.uuid) is None:
+            return Observation.JOINING  # gone again while that was read
+        if not common.storage_plugged(self._after, self._ref):
             return Observation.JOINING
         view = self.site.connections.member_view(self.host)
         wanted = '' if self.uuid == master.uuid else master.address
@@ -381,17 +387,18 @@ class Join(common.PoolVerb):
         guest.start(
             self.site, self.host, journal, self.coordinator, settlement.member
         )
-        if settlement.outcome == 'succeeded' and self._before is not None:
-            self._show_losses(journal, self._before)
+        if settlement.outcome == 'succeeded' and self._before and self._after:
+            self._show_losses(journal, self._before, self._after)
         ha.restore(self, journal)
 
     def _show_losses(
-        self, journal: operation.Journal, before: inventory.Inventory
+        self,
+        journal: operation.Journal,
+        before: inventory.Inventory,
+        after: snapshot.PoolSnapshot,
     ) -> None:
         """Say which settings XAPI's best-effort push dropped."""
-        master = self.coordinator()
-        after = inspection.inventory_of(master, self.uuid)
-        losses = inventory.compare(before, after)
+        losses = inventory.compare(before, inventory.take(after, self.uuid))
         for finding in losses:
             LOG.warning('Join of %s: %s', self.host, finding.message)
         if losses:
@@ -402,7 +409,7 @@ class Join(common.PoolVerb):
             )
         if losses and self.restore_settings:
             journal.phase('restore settings')
-            inspection.restore_settings(master, self.uuid, before)
+            inspection.restore_settings(self.coordinator(), self.uuid, before)
 
 
 def stamp(door: client.Client, row: store.Aggregate) -> None:

@@ -65,10 +65,8 @@ def audit(
 
     :param fix: settle what touches only our own metadata.
     """
-    declared = reconcile.Declared.of(row)
     try:
-        master = common.find_master(site, row).door
-        pool = master.snapshot(*snapshot.AUDIT_CLASSES)
+        pool = _pool_of(site, row).snapshot(*snapshot.AUDIT_CLASSES)
     except exceptions.XapiError as error:
         if not row.hosts:
             return model.Report(row.name)
@@ -80,29 +78,86 @@ def audit(
             f"{row.name} --promote HOST",
         )
         return model.Report(row.name, (finding,))
+    fixed = _fix(site, row, pool) if fix else []
     views = common.member_views(site, sorted(common.members(row)))
     findings = reconcile.audit(
-        declared,
+        reconcile.Declared.of(row),
         pool,
         views,
         now=site.clock.time(),
         joining=judging.joining(site, row),
     )
-    if fix:
-        changes = reconcile.metadata_fixes(declared, pool)
-        if changes:
-            row.update_metadata(dict(changes))
-    return model.Report(row.name, tuple(findings))
+    return model.Report(row.name, (*fixed, *findings))
 
 
-def inventory_of(master: client.Client, uuid: str) -> inventory.Inventory:
-    """Return the settings of one member as they are now.
+def _pool_of(site: operation.Site, row: store.Aggregate) -> client.Client:
+    """Return the master of the aggregate's pool.
 
-    :param uuid: the member's XenServer uuid.
+    A set-up of which nothing is known has hosts, but no member: what pool
+    those are in is the question.
+
+    :raises XapiError: nobody who could tell answers.
     """
-    return inventory.take(
-        master.snapshot(*snapshot.INVENTORY_CLASSES, with_clock=False), uuid
+    if common.members(row) or not row.hosts:
+        return common.find_master(site, row).door
+    patience = site.conf.xenpool.probe_timeout
+    return site.connections.coordinator_of(row.hosts[0], patience)
+
+
+def _fix(
+    site: operation.Site, row: store.Aggregate, pool: snapshot.PoolSnapshot
+) -> list[model.Finding]:
+    """Make the aggregate true, and say what that took."""
+    check = 'fix'
+    running = site.store.running_operations(row.uuid)
+    if running:
+        return [
+            model.Finding(
+                check,
+                model.Severity.UNKNOWN,
+                f"nothing is fixed while {running[0].kind} of "
+                f"{running[0].host or 'the pool'} is in progress",
+                f"if its worker is dead: xenpool aggregate recover {row.name}",
+            )
+        ]
+    fixes = reconcile.find_fixes(
+        reconcile.Declared.of(row), pool, _placed(site, row, pool)
     )
+    if not fixes:
+        return []
+    changes = store.Changes(
+        fixes.metadata, fixes.add_hosts, fixes.remove_hosts
+    )
+    try:
+        site.store.change(row.uuid, row.generation, changes)
+    except exceptions.StaleAggregate:
+        return [
+            model.Finding(
+                check,
+                model.Severity.UNKNOWN,
+                'the aggregate has changed meanwhile',
+                f"xenpool aggregate audit {row.name} --fix",
+            )
+        ]
+    row.refresh()
+    return [
+        model.Finding(check, model.Severity.PASS, f"fixed: {line}")
+        for line in fixes.told
+    ]
+
+
+def _placed(
+    site: operation.Site, row: store.Aggregate, pool: snapshot.PoolSnapshot
+) -> dict[str, str]:
+    """Return ``{compute host: XenServer uuid}`` of the pool's members that
+    the configuration knows and no other aggregate has."""
+    placed = {}
+    for record in pool.hosts.values():
+        host = site.connections.name_at(record.address)
+        owner = host and site.store.aggregate_of_host(host)
+        if host and (not owner or owner.uuid == row.uuid):
+            placed[host] = record.uuid
+    return placed
 
 
 def restore_settings(

@@ -159,14 +159,42 @@ class Client(_Door):
 
         :param uuid: its XenServer uuid.
         """
+        ref = self.host_ref(uuid)
+        return None if ref is None else self.member(ref)
+
+    def host_ref(self, uuid: str) -> str | None:
+        """Return the reference of a member, or None if there is none.
+
+        :param uuid: its XenServer uuid.
+        """
         try:
-            ref = self._host_ref(uuid)
-            raw = self.read('host.get_record', ref)
+            return str(self._host_ref(uuid))
         except exceptions.XapiRefused as error:
-            if error.code not in ('UUID_INVALID', 'HANDLE_INVALID'):
+            if error.code != 'UUID_INVALID':
                 raise
             return None
-        record = self._parsed(parsers.host, ref, raw)
+
+    def record(self, ref: str) -> objects.Host | None:
+        """Return a host's record, or None if it is gone.
+
+        :param ref: its reference.
+        """
+        try:
+            raw = self.read('host.get_record', ref)
+        except exceptions.XapiRefused as error:
+            if error.code != 'HANDLE_INVALID':
+                raise
+            return None
+        return self._parsed(parsers.host, ref, raw)
+
+    def member(self, ref: str) -> Member | None:
+        """Return the member with this reference, or None if it is gone.
+
+        :param ref: its reference.
+        """
+        record = self.record(ref)
+        if record is None:
+            return None
         return Member.of(record, self._is_live(record))
 
     def is_enabled(self, ref: str) -> bool:

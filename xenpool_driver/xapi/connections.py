@@ -70,6 +70,14 @@ class Connections:
             )
         return found
 
+    def name_at(self, address: str) -> str | None:
+        """Return the compute host name that is configured for an address.
+
+        :param address: as XAPI writes it.
+        """
+        access = self._configured_at(address)
+        return None if access is None else access.name
+
     def client(
         self, host_name: str, timeout: float | None = None
     ) -> clients.Client:
@@ -126,25 +134,31 @@ class Connections:
         home.login()
         return clients.LocalClient(home, self._clock)
 
-    def member_view(self, host_name: str, max_age: float = 0.0) -> str | None:
+    def member_view(self, host_name: str) -> str | None:
         """Return whom a host takes for its master, by a login of its own.
 
         :param host_name: the compute host name.
-        :param max_age: seconds that an earlier answer may be old; silence
-            is never remembered.
         :returns: the address that it names, '' when it is master itself,
             None when it does not answer or starts.
         :raises ConfigurationError: it is not configured.
         :raises XapiRefused: it answers as a master, but not to these
             credentials.
         """
-        seen, view = self._views.get(host_name, (float('-inf'), None))
-        if self._clock.monotonic() - seen <= max_age and max_age:
-            return view
         view = self._ask_for_view(host_name)
         if view is not None:
             self._views[host_name] = (self._clock.monotonic(), view)
         return view
+
+    def known_view(self, host_name: str, max_age: float) -> str | None:
+        """Return what :meth:`member_view` returned last; ask nobody.
+
+        :param host_name: the compute host name.
+        :param max_age: seconds that the answer may be old.
+        :returns: None when there is none so young; silence is never
+            remembered.
+        """
+        seen, view = self._views.get(host_name, (float('-inf'), None))
+        return view if self._clock.monotonic() - seen < max_age else None
 
     def _ask_for_view(self, host_name: str) -> str | None:
         probe = self._new_home(self.access(host_name))
@@ -250,13 +264,10 @@ class Connections:
         :param origin: how the member is reached. An address that is not
             configured is reached in the same way.
         """
-        for access in self._hosts.values():
-            if discovery.same_address(access.address, address):
-                return access
+        configured = self._configured_at(address)
+        if configured is not None:
+            return configured
         wanted = discovery.normal(address)
-        for access in self._hosts.values():
-            if wanted in discovery.resolved(access.address):
-                return access
         literal = f"[{wanted}]" if ':' in wanted else wanted
         scheme = urllib.parse.urlsplit(origin.url).scheme
         found = dataclasses.replace(
@@ -264,6 +275,17 @@ class Connections:
         )
         with self._lock:
             return self._found.setdefault(wanted, found)
+
+    def _configured_at(self, address: str) -> conf.HostAccess | None:
+        """Return the configured host that has an address, or a name for it."""
+        for access in self._hosts.values():
+            if discovery.same_address(access.address, address):
+                return access
+        wanted = discovery.normal(address)
+        for access in self._hosts.values():
+            if wanted in discovery.resolved(access.address):
+                return access
+        return None
 
 
 def _warn(access: conf.HostAccess) -> None:
