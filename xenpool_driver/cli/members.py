@@ -33,7 +33,7 @@ def add_join_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--force',
         action='store_true',
-        help='join although CPUs or certificates differ '
+        help='join although software builds or CPU vendors differ '
         '(pool.join_force); every other check still holds',
     )
     parser.add_argument(
