@@ -170,7 +170,7 @@ class Client(_Door):
         try:
             return str(self._host_ref(uuid))
         except exceptions.XapiRefused as error:
-            if error.code != 'UUID_INVALID':
+            if error.code not in ('UUID_INVALID', 'HANDLE_INVALID'):
                 raise
             return None
 
