@@ -25,6 +25,8 @@ from xenpool_driver import conf as config
 from xenpool_driver import driver, pool_states, simulator, store
 from xenpool_driver.simulator import machine
 
+Machine = machine.Machine
+
 SCALE = 30.0
 """Simulated seconds per real second."""
 
@@ -161,12 +163,12 @@ class Stage:
         self._kept.stop(self.simulation)
         shutil.rmtree(self.directory)
 
-    def machine(self, name: str) -> machine.Machine:
+    def machine(self, name: str) -> Machine:
         """Return a machine by its name."""
         return self.simulation.named(name)
 
     @property
-    def machines(self) -> dict[str, machine.Machine]:
+    def machines(self) -> dict[str, Machine]:
         """The machines, by name."""
         return {one.name: one for one in self.simulation.world.machines}
 
@@ -248,7 +250,7 @@ class Stage:
             time.sleep(0.02)
 
 
-def _is_quiet(target: machine.Machine) -> bool:
+def _is_quiet(target: Machine) -> bool:
     process = target.process
     if process is None or process.fuse is not None:
         return False

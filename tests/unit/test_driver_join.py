@@ -329,11 +329,28 @@ def test_ha_is_suspended_around_a_join_when_asked(
         'xen01 Async.pool.disable_ha',
         'xen02 Async.pool.join',
         'xen01 Async.pool.enable_ha',
-        'xen01 pool.set_ha_host_failures_to_tolerate',
     ]
     world['xen01'].api.Async.pool.enable_ha.assert_called_once_with(
         ['OpaqueRef:SR-beat'], {'timeout': '60'}
     )
+    assert world['xen01'].pool['ha_host_failures_to_tolerate'] == '1'
+
+
+def test_the_tolerance_is_put_back_where_it_was_lost(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    row = mocked_pool.formed(world, plugin, 1)
+    spoilers.protect(world['xen01'])
+    switch_off = world['xen01'].api.Async.pool.disable_ha.side_effect
+
+    def forget(*args: typing.Any) -> typing.Any:
+        world['xen01'].pool['ha_host_failures_to_tolerate'] = '0'
+        return switch_off(*args)
+
+    world['xen01'].api.Async.pool.disable_ha.side_effect = forget
+
+    plugin.add_to_aggregate(None, row, 'xen02', suspend_ha=True)
+
     setter = world['xen01'].api.pool.set_ha_host_failures_to_tolerate
     assert setter.call_args.args[1] == '1'
 

@@ -228,7 +228,6 @@ def test_ha_is_suspended_around_a_change_when_asked(
         'xen01 Async.pool.disable_ha',
         'xen01 Async.pool.designate_new_master',
         'xen02 Async.pool.enable_ha',
-        'xen02 pool.set_ha_host_failures_to_tolerate',
     ]
     assert world['xen02'].pool['ha_enabled']
 

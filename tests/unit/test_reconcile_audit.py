@@ -70,9 +70,11 @@ def bad(
 
 
 def fixes(raw: raw_pools.Raw, aggregate: typing.Any) -> dict[str, typing.Any]:
-    return reconcile.metadata_fixes(
+    found = reconcile.find_fixes(
         reconcile.Declared.of(aggregate), raw_pools.parse(raw)
     )
+    assert not (found.add_hosts or found.remove_hosts)
+    return dict(found.metadata)
 
 
 FAIL, WARN, UNKNOWN = (

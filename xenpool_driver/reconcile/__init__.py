@@ -12,13 +12,16 @@ import collections.abc
 import dataclasses
 import enum
 
-from xenpool_driver.reconcile import declared, health
+from xenpool_driver.reconcile import declared, fixes, health
 
 Declared = declared.Declared
 """What an aggregate says of itself."""
 
-metadata_fixes = declared.metadata_fixes
-"""Return the metadata that must change for an aggregate to be true."""
+Fixes = fixes.Fixes
+"""What of an aggregate must change."""
+
+find_fixes = fixes.fixes
+"""Return what must change for an aggregate to be true."""
 
 audit = health.audit
 """Return where an aggregate and its pool disagree, and what ails it."""

@@ -1,12 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see LICENSE.
-"""What an aggregate says of itself, and what of it must change."""
+"""What an aggregate says of itself."""
 
 from __future__ import annotations
 
 import collections.abc
 import dataclasses
 
-from xenpool_driver import model, snapshot
+from xenpool_driver import model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,26 +51,3 @@ class Declared:
             if known == uuid:
                 return host
         return None
-
-
-def metadata_fixes(
-    declared: Declared, pool: snapshot.PoolSnapshot
-) -> dict[str, str | None]:
-    """Return the metadata that must change for the aggregate to be true.
-
-    A pool that does not carry our stamp is not ours to believe.
-
-    :param declared: what the aggregate says.
-    :param pool: the records of its pool.
-    """
-    if pool.pool is None or pool.coordinator is None:
-        return {}
-    if pool.pool.other_config.get(model.OWNER_KEY) != declared.uuid:
-        return {}
-    changes: dict[str, str | None] = {}
-    master = declared.host_of(pool.coordinator.uuid)
-    if master is not None and master != declared.master:
-        changes[model.MASTER_KEY] = master
-    if pool.pool.uuid != declared.pool_uuid:
-        changes[model.POOL_UUID_KEY] = pool.pool.uuid
-    return changes
