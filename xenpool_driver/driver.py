@@ -55,6 +55,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         conf = conf or config.load()
         super().__init__(virtapi, conf)
         hosts = config.known_hosts(conf)
+        _refuse_names(hosts)
         self.site = operation.Site(
             conf=conf,
             store=database or store.open_store(conf, clock=time),
@@ -369,16 +370,25 @@ class XenAPIPoolDriver(base.PoolDriver):
         context: typing.Any,
         progress: model.Progress | None,
     ) -> store.Aggregate:
-        """Run the verb, mirror what came of it."""
+        """Run the verb, mirror what came of it.
+
+        Of two errors the caller hears the verb's own.
+        """
         try:
-            return operation.perform(
+            row = operation.perform(
                 verb,
                 progress or operation.silent,
                 getattr(context, 'request_id', None),
             )
-        finally:
-            now = self.site.store.get_aggregate(verb.row.uuid, dismissed=True)
-            self._mirror(aggregate, now, verb.host)
+        except exceptions.XenpoolError:
+            row = self.site.store.get_aggregate(verb.row.uuid, dismissed=True)
+            try:
+                self._mirror(aggregate, row, verb.host)
+            except exceptions.AggregateError as error:
+                LOG.error('%s', error)
+            raise
+        self._mirror(aggregate, row, verb.host)
+        return row
 
     def _settle(
         self, row: store.Aggregate, interrupted: store.Operation
@@ -416,6 +426,8 @@ class XenAPIPoolDriver(base.PoolDriver):
 
         A foreign copy may be stale, so every key of ours is written, and the
         concerned host's key even when it is gone (None deletes it).
+
+        :raises AggregateError: the caller's copy cannot be written.
         """
         if isinstance(aggregate, store.Aggregate):
             aggregate.refresh()
@@ -429,9 +441,17 @@ class XenAPIPoolDriver(base.PoolDriver):
         }
         if host:
             keys.add(host)
-        aggregate.update_metadata(
-            {key: row.metadata.get(key) for key in sorted(keys)}
-        )
+        try:
+            aggregate.update_metadata(
+                {key: row.metadata.get(key) for key in sorted(keys)}
+            )
+        except Exception as error:  # whatever a foreign service raises
+            raise exceptions.AggregateError(
+                row.name,
+                'update_metadata',
+                f"{type(error).__name__}: {error}; the next request about "
+                f"the aggregate writes it anew",
+            ) from error
 
     def _forwarded(
         self,
@@ -460,3 +480,15 @@ class XenAPIPoolDriver(base.PoolDriver):
             {'host': host, 'host_uuid': uuid, 'compute_vm_uuid': guest},
         )
         return True
+
+
+def _refuse_names(hosts: collections.abc.Iterable[str]) -> None:
+    """Refuse hosts whose names mean something else in metadata.
+
+    :raises ConfigurationError: naming the first.
+    """
+    for name in sorted(pool_states.RESERVED_KEYS.intersection(hosts)):
+        raise exceptions.ConfigurationError(
+            f"a host cannot be called '{name}': in the metadata of an "
+            f"aggregate that key has another meaning"
+        )
