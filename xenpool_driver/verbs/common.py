@@ -154,9 +154,15 @@ RECENT = 10.0
 joins of one request, each would otherwise ask each member again."""
 
 
-def unreachable(site: operation.Site, row: store.Aggregate) -> dict[str, str]:
-    """Return ``{XenServer uuid: why}`` of the members that do not answer."""
+def unreachable(
+    site: operation.Site, row: store.Aggregate, master: client.Client
+) -> dict[str, str]:
+    """Return ``{XenServer uuid: why}`` of the members that do not answer.
+
+    :param master: is not asked: it has just answered.
+    """
     known = members(row)
+    known.pop(master.name, None)
     views = member_views(site, sorted(known), RECENT)
     return {
         known[host]: 'it does not answer'

@@ -67,7 +67,7 @@ def read_target(
     return Target(
         records=master.snapshot(),
         joining=tuple(joining(site, row)),
-        unreachable=common.unreachable(site, row),
+        unreachable=common.unreachable(site, row, master),
     )
 
 

@@ -179,7 +179,7 @@ class SetMaster(Mastership):
                 master.snapshot(*snapshot.MASTER_CLASSES, with_clock=False),
                 self.uuid,
                 suspend_ha=self.suspend_ha,
-                unreachable=common.unreachable(self.site, self.row),
+                unreachable=common.unreachable(self.site, self.row, master),
                 designated_at=self._last_designated(),
                 now=self.site.clock.time(),
             )
