@@ -33,7 +33,8 @@ LIVE_CLASSES = (
     'SDN_controller',
 )
 """What a live precheck of a join reads, one call each. Bonds, VLANs, tunnels
-and SR-IOV networks show in the PIFs. With login and clock: 16 calls."""
+and SR-IOV networks show in the PIFs. With login and clock: 16 calls; clusters
+and updates are not asked for where nothing refers to them."""
 
 EJECT_CLASSES = (
     'pool',

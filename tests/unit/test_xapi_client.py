@@ -276,15 +276,26 @@ def test_class_that_is_refused_is_unreadable(
     xapi: mock.MagicMock,
     recorded: dict[str, dict[str, typing.Any]],
 ) -> None:
-    xapi.xenapi.Cluster.get_all_records.side_effect = XenAPI.Failure(
-        ['RBAC_PERMISSION_DENIED', 'cluster.get_all_records', 'no']
+    xapi.xenapi.SM.get_all_records.side_effect = XenAPI.Failure(
+        ['RBAC_PERMISSION_DENIED', 'sm.get_all_records', 'no']
     )
-    raw = door.records('pool', 'Cluster')
+    raw = door.records('pool', 'SM')
     assert list(raw) == ['pool']
     assert raw.unreadable == {
-        'Cluster': 'RBAC_PERMISSION_DENIED cluster.get_all_records no'
+        'SM': 'RBAC_PERMISSION_DENIED sm.get_all_records no'
     }
-    assert 'Cluster' in door.snapshot().unreadable
+    assert 'SM' in door.snapshot().unreadable
+
+
+def test_what_nothing_refers_to_is_not_asked_for(
+    door: client.Client,
+    xapi: mock.MagicMock,
+    recorded: dict[str, dict[str, typing.Any]],
+) -> None:
+    assert not recorded.get('Cluster_host')
+    assert {'Cluster', 'pool_update'} <= door.snapshot().read_classes
+    xapi.xenapi.Cluster.get_all_records.assert_not_called()
+    xapi.xenapi.pool_update.get_all_records.assert_not_called()
 
 
 def test_pool_that_changes_while_it_is_read_can_be_read_again(

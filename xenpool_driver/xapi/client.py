@@ -258,7 +258,14 @@ class Client(_Door):
     def _snapshot(
         self, classes: tuple[str, ...], with_clock: bool
     ) -> snapshots.PoolSnapshot:
-        raw = self.records(*classes)
+        raw = Records()
+        for cls in classes:
+            if _says_nothing(cls, raw):
+                raw[cls] = {}
+            else:
+                read = self.records(cls)
+                raw.update(read)
+                raw.unreadable.update(read.unreadable)
         offset = self._clock_offset(raw) if with_clock else None
         return self._parsed(
             parsers.snapshot,
@@ -542,6 +549,18 @@ class LocalClient(_Door):
         :param address: the master's address.
         """
         self.write('pool.emergency_reset_master', address)
+
+
+def _says_nothing(cls: str, raw: Records) -> bool:
+    """Say whether nothing that was read so far refers to a class.
+
+    It is not worth a call then: no check asks for what nothing refers to.
+    """
+    if cls == 'Cluster':
+        return raw.get('Cluster_host') == {}
+    if cls == 'pool_update' and 'host' in raw:
+        return not any(host.get('updates') for host in raw['host'].values())
+    return False
 
 
 def pending(door: Client, *methods: str) -> bool:
