@@ -380,7 +380,7 @@ class XenAPIPoolDriver(base.PoolDriver):
                 progress or operation.silent,
                 getattr(context, 'request_id', None),
             )
-        except exceptions.XenpoolError:
+        except Exception:
             row = self.site.store.get_aggregate(verb.row.uuid, dismissed=True)
             try:
                 self._mirror(aggregate, row, verb.host)
