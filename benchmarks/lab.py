@@ -55,7 +55,9 @@ class Lab:
         """The hosts' names."""
         return [host.name for host in self.hosts]
 
-    def ask(self, method: str, path: str, body: typing.Any = None) -> typing.Any:
+    def ask(
+        self, method: str, path: str, body: typing.Any = None
+    ) -> typing.Any:
         """Pull one of the simulator's strings."""
         request = urllib.request.Request(
             f"{self.control}/{path}",
@@ -101,9 +103,7 @@ class Lab:
 
 
 @contextlib.contextmanager
-def running(
-    *what: str, scale: float = SCALE
-) -> collections.abc.Iterator[Lab]:
+def running(*what: str, scale: float = SCALE) -> collections.abc.Iterator[Lab]:
     """Run a simulator.
 
     :param what: its options, such as ``--hosts 16``.

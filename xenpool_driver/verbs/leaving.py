@@ -47,7 +47,7 @@ class Leaving(common.PoolVerb):
         if not self.uuid:
             self.uuid = self.reached(self._uuid_by_address)
         self._gone = not self.uuid or (
-            self.reached(lambda: master.host(self.uuid)) is None
+            self.reached(lambda: master.host_ref(self.uuid)) is None
         )
         if not self._gone:
             self.judge(master)
@@ -90,7 +90,7 @@ class Leaving(common.PoolVerb):
             return Observation.EJECTED
         try:
             master = self.coordinator()
-            if master.host(self.uuid) is None:
+            if master.host_ref(self.uuid) is None:
                 return Observation.EJECTED
             return self.observe_member(master)
         except exceptions.XapiError:
