@@ -171,7 +171,8 @@ def flush(target: machine.Machine) -> None:
     target.disk = images.take(process.database, target.disk)
     process.last_flush = target.clock.now()
     for member in target.world.members_of(target):
-        member.disk = target.disk
+        if member.secret == target.secret:  # else it is being ejected
+            member.disk = target.disk
 
 
 # -- scripts ---------------------------------------------------------------
