@@ -169,6 +169,15 @@ def unfinished(where: stage.Stage) -> list[str]:
     return complaints
 
 
+def story(where: stage.Stage) -> list[str]:
+    """Return what the journal tells, an operation a line."""
+    return [
+        f'{one.kind} {one.host}: {one.outcome} {one.error} '
+        + str([phase.phase for phase in where.store.phases(one.uuid)])
+        for one in where.store.list_operations()
+    ]
+
+
 def current(where: stage.Stage) -> store.Aggregate:
     """Return the aggregate as it is now."""
     return where.store.get_aggregate(scenarios.AGGREGATE, dismissed=True)

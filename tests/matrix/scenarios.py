@@ -45,7 +45,6 @@ class Scenario:
     :ivar stamped: whether the pool carries the aggregate's stamp before.
     :ivar guests: virtual machines: name, host.
     :ivar prepare: does the rest.
-    :ivar options: of the driver, beside the usual ones.
     """
 
     name: str
@@ -59,9 +58,6 @@ class Scenario:
     stamped: bool = True
     guests: tuple[tuple[str, str], ...] = ()
     prepare: collections.abc.Callable[[stage.Stage], None] = nothing
-    options: collections.abc.Mapping[str, typing.Any] = dataclasses.field(
-        default_factory=dict
-    )
 
     def tree(self) -> Tree:
         """Return the topology, without addresses."""

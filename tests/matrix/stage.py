@@ -30,6 +30,9 @@ Machine = machine.Machine
 SCALE = 30.0
 """Simulated seconds per real second."""
 
+READ_TIMEOUT = 1.0
+"""Real seconds that a host has to answer."""
+
 LEASE = 60.0
 """Seconds that a dead worker's lease would hold."""
 
@@ -122,10 +125,17 @@ class Stage:
 
     :param scenario: what stands on it.
     :param kept: what all stages share.
+    :param options: of the driver, beside the usual ones.
     """
 
-    def __init__(self, scenario: scenarios.Scenario, kept: Kept) -> None:
+    def __init__(
+        self,
+        scenario: scenarios.Scenario,
+        kept: Kept,
+        options: collections.abc.Mapping[str, typing.Any] | None = None,
+    ) -> None:
         self.scenario = scenario
+        self._options = options or {}
         self._kept = kept
         self.directory = kept.new_directory()
         tree = scenario.tree()
@@ -175,12 +185,12 @@ class Stage:
     def _write_configuration(self) -> None:
         options: dict[str, typing.Any] = {
             'poll_interval': 2.0,
-            'probe_timeout': 2.0,
+            'probe_timeout': READ_TIMEOUT,
             'lease_duration': LEASE,
             'join_timeout': 200.0,
             'eject_timeout': 100.0,
             'master_change_timeout': 200.0,
-            **self.scenario.options,
+            **self._options,
         }
         lines = [
             '[DEFAULT]',
@@ -196,8 +206,8 @@ class Stage:
                 f'connection_url = {host.url}',
                 'connection_password = xenroot',
                 f'ca_file = {self.simulation.ca_file}',
-                'connect_timeout = 2',
-                'read_timeout = 2',
+                f'connect_timeout = {READ_TIMEOUT}',
+                f'read_timeout = {READ_TIMEOUT}',
             ]
         self.conf_file.write_text('\n'.join(lines))
 
@@ -226,27 +236,15 @@ class Stage:
     def await_quiet(self) -> None:
         """Wait until every powered machine has started and no fuse burns.
 
-        :raises AssertionError: they do not in ten seconds.
-        """
-        self.await_true(
-            lambda: all(
-                _is_quiet(one)
-                for one in self.machines.values()
-                if one.powered and not one.frozen
-            ),
-            'the hosts do not come to rest',
-        )
-
-    def await_true(
-        self, condition: collections.abc.Callable[[], bool], otherwise: str
-    ) -> None:
-        """Wait until something holds.
-
-        :raises AssertionError: it does not in twenty seconds.
+        :raises AssertionError: they do not in twenty seconds.
         """
         deadline = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < deadline, otherwise
+        while restless := [
+            one.name
+            for one in self.machines.values()
+            if one.powered and not _is_quiet(one)
+        ]:
+            assert time.monotonic() < deadline, f'no rest: {restless}'
             time.sleep(0.02)
 
 

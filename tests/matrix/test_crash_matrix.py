@@ -7,7 +7,6 @@ worker is killed (SIGKILL, a real process) before it and after it.
 
 from __future__ import annotations
 
-import collections.abc
 import multiprocessing
 import sys
 
@@ -23,15 +22,6 @@ Fuse = tuple[int, str]
 
 CI = ('first host', 'join', 'eject', 'set master')
 """The requests of the reduced profile."""
-
-
-@pytest.fixture(scope='module')
-def kept(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> collections.abc.Iterator[stage.Kept]:
-    found = stage.Kept(tmp_path_factory.mktemp('stages'))
-    yield found
-    found.close()
 
 
 def send(
@@ -142,11 +132,7 @@ def run_cell(
         where.await_quiet()
         found = complaints(where)
         if found:
-            found += [
-                f'{one.kind} {one.host}: {one.outcome} {one.error} '
-                + str([p.phase for p in where.store.phases(one.uuid)])
-                for one in where.store.list_operations()
-            ]
+            found += judge.story(where)
     return report is None, found
 
 

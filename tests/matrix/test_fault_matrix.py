@@ -1,0 +1,171 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Let everything go wrong at every call of every request.
+
+Whatever happens, no call that changes something is carried out twice, no
+aggregate is left ``changing``, no operation without an end, and after one
+audit the aggregate says what the pool says, or why it cannot.
+"""
+
+from __future__ import annotations
+
+import collections
+import collections.abc
+import sys
+
+import pytest
+
+from tests.matrix import judge, mischief, scenarios, stage
+from xenpool_driver import driver, exceptions, model, pool_states
+
+CI = ('first host', 'join', 'eject', 'set master')
+"""The requests of the reduced profile."""
+
+REPEATS = 2
+"""Of a read that a request repeats (it waits for something), so many."""
+
+TIMEOUTS = {
+    'join_timeout': 80.0,
+    'eject_timeout': 50.0,
+    'master_change_timeout': 80.0,
+    'drain_timeout': 50.0,
+}
+"""Simulated seconds; twice what it takes when nothing goes wrong."""
+
+
+def ask(
+    where: stage.Stage, worker: driver.XenAPIPoolDriver
+) -> exceptions.XenpoolError | None:
+    """Make the request; return what it raises."""
+    try:
+        where.scenario.request(worker, judge.current(where))
+    except (
+        exceptions.InvalidAggregateAction,
+        exceptions.AggregateError,
+    ) as error:
+        return error
+    return None
+
+
+def dry_run(kept: stage.Kept, name: str) -> list[mischief.Point]:
+    """Return the calls of a request that nobody disturbs."""
+    scenario = scenarios.SCENARIOS[name]
+    with stage.Stage(scenario, kept, TIMEOUTS) as where:
+        saboteur = mischief.Saboteur(where)
+        worker, database = stage.open_driver(str(where.conf_file))
+        assert ask(where, worker) is None
+        points = list(saboteur.points)
+        where.await_quiet()
+        assert judge.disagreements(where) + judge.unwell(where) == []
+        worker.close()
+        database.close()
+    return [
+        point
+        for point in dict.fromkeys(points)
+        if point.number <= REPEATS or point.method in judge.ONCE
+    ]
+
+
+def run_cell(
+    kept: stage.Kept,
+    name: str,
+    point: mischief.Point,
+    fault: mischief.Fault,
+) -> tuple[bool, str, list[str]]:
+    """Spoil one call of a request, audit once, and judge.
+
+    :returns: whether the call was made, how the request ended, and what is
+        wrong.
+    """
+    scenario = scenarios.SCENARIOS[name]
+    with stage.Stage(scenario, kept, TIMEOUTS) as where:
+        saboteur = mischief.Saboteur(where, point, fault)
+        worker, database = stage.open_driver(str(where.conf_file))
+        try:
+            error = ask(where, worker)
+            where.await_quiet()
+            report = worker.audit_aggregate(
+                None, judge.current(where), fix=True
+            )
+        finally:
+            worker.close()
+            database.close()
+        found = [
+            *judge.unfinished(where),
+            *judge.twice(where),
+            *disagreements(where, report, fault),
+            *unjust(where, error, fault),
+        ]
+        if found:
+            found += [f'raised {error}', *judge.story(where)]
+    ending = 'done' if error is None else type(error).__name__
+    return saboteur.struck, ending, found
+
+
+def disagreements(
+    where: stage.Stage, report: model.Report, fault: mischief.Fault
+) -> list[str]:
+    """Return where the aggregate says anything else than its pool.
+
+    Where a dead master took the pool with it, the audit must say so.
+    """
+    if fault.deadly and judge.truth(where) is None:
+        if not judge.current(where).hosts:
+            return []
+        told = [one.check for one in report.failures]
+        return [] if 'master-reachable' in told else [f'audit: {told}']
+    return judge.disagreements(where)
+
+
+def unjust(
+    where: stage.Stage,
+    error: exceptions.XenpoolError | None,
+    fault: mischief.Fault,
+) -> list[str]:
+    """Return what contradicts how the request ended."""
+    scenario = where.scenario
+    row = judge.current(where)
+    if error is None:
+        end = (tuple(sorted(row.hosts)), row.metadata.get(pool_states.MASTER))
+        wanted = (scenario.after, scenario.master)
+        wrong = [] if end == wanted else [f'done, but ends as {end}']
+        return wrong + ([] if fault.deadly else judge.unwell(where))
+    if isinstance(error, exceptions.AggregateError):
+        return []
+    if where.scenario.name == 'remove master':
+        return []  # its first half may have been done
+    begun = [one for one in where.store.list_operations() if one]
+    undone = all(one.outcome == 'refused' for one in begun)
+    return [] if undone else ['refused, but something was done']
+
+
+@pytest.mark.matrix
+@pytest.mark.timeout(4 * 3600)
+@pytest.mark.parametrize('name', scenarios.SCENARIOS)
+def test_whatever_goes_wrong(
+    kept: stage.Kept,
+    profile: str,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if profile != 'matrix' and name not in CI:
+        pytest.skip('part of the whole matrix only')
+    points = dry_run(kept, name)
+    cells = [(point, fault) for point in points for fault in mischief.FAULTS]
+    if profile != 'matrix':
+        cells = cells[:: max(1, len(cells) // 6)]
+    endings: collections.Counter[str] = collections.Counter()
+    failures = []
+    for point, fault in cells:
+        struck, ending, found = run_cell(kept, name, point, fault)
+        endings[ending if struck else 'not reached'] += 1
+        if found:
+            failures.append(f'{fault.name}: {point}: ' + '; '.join(found))
+    with capsys.disabled():
+        told = ', '.join(f'{n} {end}' for end, n in sorted(endings.items()))
+        print(
+            f'\nfault matrix, {name}: {len(cells)} cells ({told}), '
+            f'{len(failures)} failed',
+            file=sys.stderr,
+        )
+    assert len(cells) > endings['not reached']
+    assert not failures, '\n'.join(failures)
