@@ -128,8 +128,6 @@ def test_a_master_that_cannot_change_stays(
 ) -> None:
     row = mocked_pool.formed(world, plugin)
     spoil(world)
-    # answers of the members that count for a while in prechecks
-    world.clock.sleep(60)
     before = mocked_pool.frozen(world, plugin, row)
 
     with pytest.raises(exceptions.InvalidAggregateActionUpdate, match=words):

@@ -179,7 +179,9 @@ class SetMaster(Mastership):
                 master.snapshot(*snapshot.MASTER_CLASSES, with_clock=False),
                 self.uuid,
                 suspend_ha=self.suspend_ha,
-                unreachable=common.unreachable(self.site, self.row, master),
+                unreachable=common.unreachable(
+                    self.site, self.row, master, max_age=0.0
+                ),
                 designated_at=self._last_designated(),
                 now=self.site.clock.time(),
             )
