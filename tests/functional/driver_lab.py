@@ -18,6 +18,20 @@ from xenpool_driver import conf as config
 from xenpool_driver import driver, pool_states, simulator
 
 PASSWORD = 'xenroot'
+
+
+class Lab(typing.Protocol):
+    """Simulated hosts, in this process or another one."""
+
+    @property
+    def hosts(self) -> collections.abc.Sequence[simulator.Host]:
+        """The hosts."""
+
+    @property
+    def ca_file(self) -> pathlib.Path:
+        """The certificate that clients have to trust."""
+
+
 _numbers = itertools.count(os.getpid())
 
 
@@ -42,7 +56,7 @@ def simulation(
 
 
 def configuration(
-    lab: simulator.Simulation,
+    lab: Lab,
     directory: pathlib.Path,
     sections: collections.abc.Mapping[str, str] | None = None,
     **options: object,
@@ -88,7 +102,7 @@ FLAGS = {
 
 @contextlib.contextmanager
 def session(
-    lab: simulator.Simulation, host: simulator.Host
+    lab: Lab, host: simulator.Host
 ) -> collections.abc.Iterator[typing.Any]:
     """Open a plain session with a master; ``session.xenapi`` of it."""
     transport = xmlrpc.client.SafeTransport(
@@ -124,7 +138,7 @@ class Pool(typing.NamedTuple):
     stamp: str
 
 
-def pools(lab: simulator.Simulation) -> list[Pool]:
+def pools(lab: Lab) -> list[Pool]:
     """Return every pool, as a plain session at its master sees it."""
     names = {host.uuid: host.name for host in lab.hosts}
     found = []
@@ -147,7 +161,7 @@ def pools(lab: simulator.Simulation) -> list[Pool]:
     return found
 
 
-def pool_of(lab: simulator.Simulation, stamp: str) -> Pool | None:
+def pool_of(lab: Lab, stamp: str) -> Pool | None:
     """Return the pool that carries an aggregate's stamp."""
     found = [pool for pool in pools(lab) if pool.stamp == stamp]
     assert len(found) < 2, found
