@@ -59,6 +59,9 @@ def exit_toolstack(
 ) -> None:
     """End the toolstack; it is started again a moment later.
 
+    What speaks TLS on port 443 is a program of its own and goes on: whoever
+    calls meanwhile is let in and gets no answer (recorded).
+
     :param clean: whether a coordinator gets to write its database.
     :param restart: False when the whole machine goes down.
     """
@@ -74,13 +77,22 @@ def exit_toolstack(
         if process.fuse is not None:
             process.fuse.cancel()
         target.process = None
-        world.sockets.close(target)
+        world.sockets.close(target, machine.HTTP)
+        world.sockets.cut(target, machine.HTTPS)
         if process.database is not None:
             process.database.wake()
         world.changed.notify_all()
     _followers_exit(target, process)
     if restart:
         _later(target, world.timings.restart, _start, target, False)
+    else:
+        _close_front_end(target)
+
+
+def _close_front_end(target: machine.Machine) -> None:
+    """Let nobody speak TLS on port 443 any more."""
+    target.front_end = False
+    target.world.sockets.close(target, machine.HTTPS)
 
 
 def _followers_exit(target: machine.Machine, process: machine.Process) -> None:
@@ -96,6 +108,7 @@ def kill_machine(target: machine.Machine) -> None:
     target.powered = False
     target.frozen = False
     exit_toolstack(target, clean=False, restart=False)
+    _close_front_end(target)
 
 
 def kill_toolstack(target: machine.Machine) -> None:
@@ -237,6 +250,8 @@ def _open(
     if not process.ended and kind in target.listens():
         process.sockets.add(kind)
         target.world.sockets.open(target, kind)
+        if kind == machine.HTTPS:
+            target.front_end = True
 
 
 def set_http(target: machine.Machine, is_open: bool) -> None:
@@ -256,6 +271,8 @@ def _close(
 ) -> None:
     process.sockets.discard(kind)
     target.world.sockets.close(target, kind)
+    if kind == machine.HTTPS:
+        target.front_end = False
 
 
 def _master(
@@ -270,6 +287,7 @@ def _master(
     process.database = db
     process.db_open = True
     _open(target, process, machine.HTTP)
+    _close(target, process, machine.HTTPS)
     yield times.master_https
     _open(target, process, machine.HTTPS)
     alone = len(db.refs('host')) == 1
@@ -304,6 +322,7 @@ def _member(
     while not startup.can_ask(target):
         yield 1.0
     process.db_open = True
+    yield times.member_answers
     if not booted:
         _close(target, process, machine.HTTPS)
     yield times.member_https_gap

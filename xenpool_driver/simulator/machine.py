@@ -103,6 +103,8 @@ class Machine:
     :param password: root's.
     :param profile: the release of its toolstack.
     :param parts: what the machine is made of.
+    :ivar front_end: whether port 443 accepts: what speaks TLS there is a
+        program of its own, which outlives a toolstack that restarts.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class Machine:
         self.just_promoted = False
         self.keep_disabled = False
         self.http_closed = False
+        self.front_end = False
         self.clock_offset = 0.0
         self.proposal: Proposal | None = None
         self.faults = faults.MachineFaults(world.faults, (name, address))

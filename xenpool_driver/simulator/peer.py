@@ -59,8 +59,10 @@ def _connect(source: machine.Machine, target: machine.Machine) -> None:
         world.await_peer(source, target)
         if not world.reachable(source, target):
             raise errors.ApiError('JOINING_HOST_CONNECTION_FAILED')
-    if not target.up(machine.HTTPS):
+    if not target.front_end:
         raise connection_failed('connection refused')
+    if not target.up(machine.HTTPS):
+        raise errors.ApiError('JOINING_HOST_SERVICE_FAILED')
 
 
 def connection_failed(text: str) -> errors.ApiError:

@@ -127,9 +127,14 @@ class Server:
                 listener = self._by_place.get((machine.address, one))
                 if listener is not None:
                     self._drop(listener)
-                cut = self._connections.pop((machine.address, one), set())
-            for connection in cut:
-                _cut(connection)
+            self.cut(machine, one)
+
+    def cut(self, machine: Machine, kind: str) -> None:
+        """Cut the connections to ``machine`` that are open."""
+        with self._lock:
+            cut = self._connections.pop((machine.address, kind), set())
+        for connection in cut:
+            _cut(connection)
 
     def port(self, machine: Machine, kind: str) -> int:
         """Return where ``machine`` listens, or did last.
@@ -230,7 +235,13 @@ class Server:
                 raise faults.Drop
             members.discard(accepted)
             members.add(secured)
-        secured.do_handshake()
+        try:
+            secured.do_handshake()
+        except BaseException:
+            with self._lock:
+                members.discard(secured)
+            secured.close()
+            raise
         return secured
 
 

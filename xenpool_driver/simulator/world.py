@@ -40,6 +40,9 @@ class Sockets(typing.Protocol):
     def close(self, target: machine.Machine, kind: str | None = None) -> None:
         """Refuse connections, and cut those that are open."""
 
+    def cut(self, target: machine.Machine, kind: str) -> None:
+        """Cut the connections that are open; accept new ones."""
+
 
 class NoSockets:
     """A world without sockets: for tests that only watch the clock."""
@@ -48,6 +51,9 @@ class NoSockets:
         """Do nothing."""
 
     def close(self, target: machine.Machine, kind: str | None = None) -> None:
+        """Do nothing."""
+
+    def cut(self, target: machine.Machine, kind: str) -> None:
         """Do nothing."""
 
 
