@@ -65,6 +65,7 @@ def script(host: mocked_pool.Host) -> None:
         found(api, f"{cls}.get_all_records").side_effect = lambda cls=cls: (
             _served(host).raw.get(cls, {})
         )
+    for cls in ('host', 'SR', 'VM'):
         found(api, f"{cls}.get_by_uuid").side_effect = lambda uuid, cls=cls: (
             _by_uuid(_served(host), cls, uuid)
         )

@@ -11,9 +11,11 @@ an ordinary mock, ``world['xen02'].api.Async.pool.join.side_effect = ...``.
 from __future__ import annotations
 
 import collections.abc
+import functools
 import json
 import pathlib
 import re
+import tempfile
 import typing
 import uuid
 from unittest import mock
@@ -227,6 +229,8 @@ class World:
             ]
         path = directory / 'xenpool.conf'
         path.write_text('\n'.join(lines))
+        if not (directory / 'x.db').exists():
+            (directory / 'x.db').write_bytes(_new_database())
         return path
 
     def driver(
@@ -302,6 +306,15 @@ def frozen(
         ],
         sort_keys=True,
     )
+
+
+@functools.cache
+def _new_database() -> bytes:
+    """Return an SQLite file with the code's schema; made only once."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory) / 'x.db'
+        store.migrate(f"sqlite:///{path}")
+        return path.read_bytes()
 
 
 def _is_read(method: str) -> bool:
