@@ -23,6 +23,7 @@ import collections.abc
 import contextlib
 import os
 import sqlite3
+import threading
 import typing
 
 import sqlalchemy as sa
@@ -39,6 +40,10 @@ Work = collections.abc.Callable[[sa.Connection], T]
 
 ATTEMPTS = 20
 """How often one write transaction is begun before its error is believed."""
+
+IDLE_FILES = 64
+"""How many connections to an SQLite file are kept open; as many threads as
+may join hosts at the same time. To open one takes longer than to write."""
 
 CONNECT_TIMEOUT = 10
 """Seconds."""
@@ -86,6 +91,7 @@ class Database:
         self.busy_timeout = busy_timeout
         self._clock = clock
         self._pid = os.getpid()
+        self._turn = threading.Lock()
         with self.explained():
             self._engine = _engine(url, busy_timeout)
         self._reads = self._engine
@@ -116,8 +122,26 @@ class Database:
         :raises StoreError: the database cannot be used, or refuses.
         """
         self._after_fork()
-        with self.explained():
+        with self._queue(), self.explained():
             return self._retrying(_once, self._writes, work)
+
+    @contextlib.contextmanager
+    def _queue(self) -> collections.abc.Iterator[None]:
+        """Let this process's threads write to SQLite one after the other.
+
+        Who finds SQLite's own lock taken sleeps and tries again, ever
+        longer, and may starve among many; here the next one goes on at
+        once. Nobody waits longer here than for that lock.
+        """
+        if self.kind != 'sqlite':
+            yield
+            return
+        taken = self._turn.acquire(timeout=self.busy_timeout)
+        try:
+            yield
+        finally:
+            if taken:
+                self._turn.release()
 
     @contextlib.contextmanager
     def outside(self) -> collections.abc.Iterator[sa.Connection]:
@@ -177,6 +201,7 @@ class Database:
         """Forget connections that a forked child shares with its parent."""
         if self._pid != os.getpid():
             self._engine.dispose(close=False)
+            self._turn = threading.Lock()
             self._pid = os.getpid()
 
     def _reason(self, error: sqlalchemy.exc.SQLAlchemyError) -> str:
@@ -236,7 +261,7 @@ def _sqlite(url: sa.URL, busy_timeout: float) -> sa.Engine:
     engine = sa.create_engine(
         url,
         connect_args={'timeout': busy_timeout},
-        pool_size=5,
+        pool_size=IDLE_FILES,
         max_overflow=-1,
     )
 
