@@ -7,6 +7,7 @@ import argparse
 import collections.abc
 import contextlib
 import pathlib
+import resource
 import signal
 import sys
 import threading
@@ -97,6 +98,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.hosts >= 1:
         print(f'--hosts {options.hosts}: at least 1', file=sys.stderr)
         return USAGE
+    allow_many_sockets()
     try:
         simulated = make(options)
         simulated.start()
@@ -113,6 +115,12 @@ def run(options: argparse.Namespace) -> int:
     finally:
         simulated.stop()
     return OK
+
+
+def allow_many_sockets() -> None:
+    """Open as many files as this process may: each host takes sockets."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def make(options: argparse.Namespace) -> simulation.Simulation:
