@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections.abc
 import concurrent.futures
 import dataclasses
+import functools
 
 from xenpool_driver import conf as config
 from xenpool_driver import (
@@ -308,6 +309,12 @@ def _without_guest(
     return dataclasses.replace(own, vms=vms)
 
 
+@functools.cache
+def _site_rules() -> collections.abc.Mapping[str, site_rules.Rule | Exception]:
+    """Return the rules of other packages, searched for once."""
+    return site_rules.load()
+
+
 def _site_findings(
     site: operation.Site,
     joiner: snapshot.PoolSnapshot,
@@ -315,7 +322,7 @@ def _site_findings(
 ) -> tuple[model.Finding, ...]:
     """Return what the rules of other packages have to say."""
     return site_rules.run(
-        site_rules.load(),
+        _site_rules(),
         joiner,
         pool,
         site.conf.xenpool.preflight_plugin_timeout,
