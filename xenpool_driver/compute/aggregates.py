@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections.abc
 import concurrent.futures
+import copy
 import dataclasses
 import functools
 import typing
@@ -264,7 +265,8 @@ class AggregateAPI:
             aggregate.refresh()
 
         def add(host: str) -> HostResult:
-            return self._add_host(context, self.get(ident), host, options)
+            mine = copy.copy(aggregate)  # the driver brings it up to date
+            return self._add_host(context, mine, host, options)
 
         limit = self._conf.xenpool.max_parallel_joins
         with concurrent.futures.ThreadPoolExecutor(limit) as workers:

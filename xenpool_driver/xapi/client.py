@@ -180,7 +180,7 @@ class Client(_Door):
         :param ref: its reference.
         """
         try:
-            raw = self.read('host.get_record', ref)
+            raw = self._home.read_all('host.get_record', args=[ref])
         except exceptions.XapiRefused as error:
             if error.code != 'HANDLE_INVALID':
                 raise
@@ -203,7 +203,7 @@ class Client(_Door):
         :param ref: its reference. A member that is gone is not enabled.
         """
         try:
-            return bool(self.read('host.get_enabled', ref))
+            return bool(self._home.read_all('host.get_enabled', args=[ref]))
         except exceptions.XapiRefused as error:
             if error.code != 'HANDLE_INVALID':
                 raise

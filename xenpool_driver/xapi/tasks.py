@@ -79,7 +79,7 @@ class Task:
     def status(self) -> TaskStatus:
         """Look at the task; one that XAPI does not show is lost."""
         try:
-            record = self._home.read('task.get_record', self.ref)
+            record = self._home.read_all('task.get_record', args=[self.ref])
         except exceptions.XapiError as error:
             # Refused or not, it says nothing of what the task does.
             return TaskStatus(TaskState.LOST, reason=str(error))
