@@ -323,17 +323,15 @@ class XenAPIPoolDriver(base.PoolDriver):
         if row is None:
             return model.Report(str(aggregate.name))
         findings = [
-            self._settle(row, interrupted)
+            finding
             for interrupted in self.site.store.expired_operations(row.uuid)
+            for finding in self._settle(row, interrupted)
         ]
         if promote:
             row = self._load(aggregate) or row
-            self._perform(
-                verbs.Promote(self.site, row, promote),
-                aggregate,
-                context,
-                None,
-            )
+            verb = verbs.Promote(self.site, row, promote)
+            self._perform(verb, aggregate, context, None)
+            findings += verb.findings
         self._mirror(aggregate, self._load(aggregate) or row, '')
         return model.Report(row.name, tuple(findings))
 
@@ -392,32 +390,28 @@ class XenAPIPoolDriver(base.PoolDriver):
 
     def _settle(
         self, row: store.Aggregate, interrupted: store.Operation
-    ) -> model.Finding:
+    ) -> list[model.Finding]:
         """Take an interrupted operation over and say what came of it."""
         verb = verbs.for_operation(self.site, row, interrupted, self._hosts)
         story = f"{interrupted.kind} of {interrupted.host or 'the pool'}"
         try:
             operation.resume(verb, interrupted)
         except (exceptions.LeaseLost, exceptions.ConfigurationError) as error:
-            return model.Finding(
-                'interrupted-operation',
-                model.Severity.UNKNOWN,
-                f"{story}: {error}",
-            )
+            severity = model.Severity.UNKNOWN
+            end = f"is not settled: {error}"
         except (
             exceptions.AggregateError,
             exceptions.InvalidAggregateAction,
         ) as error:
-            return model.Finding(
-                'interrupted-operation',
-                model.Severity.WARN,
-                f"{story} is settled as not done: {error.reason}",
-            )
-        return model.Finding(
-            'interrupted-operation',
-            model.Severity.PASS,
-            f"{story} is settled: it is done",
+            severity = model.Severity.WARN
+            end = f"is settled as not done: {error.reason}"
+        else:
+            severity, end = model.Severity.PASS, 'is settled: it is done'
+        LOG.info('Aggregate %s: %s %s', row.name, story, end)
+        finding = model.Finding(
+            'interrupted-operation', severity, f"{story} {end}"
         )
+        return [finding, *verb.findings]
 
     def _mirror(
         self, aggregate: model.AggregateLike, row: store.Aggregate, host: str

@@ -47,8 +47,8 @@ LOG = log.getLogger(__name__)
 Observation = reconcile.Observation
 
 
-HURRY = 60.0
-"""Seconds to wait for a sight of XAPI when a request has failed already: a
+SIGHT = 60.0
+"""Seconds to wait for a sight of XAPI where nothing else is waited for: a
 toolstack restarts in less."""
 
 
@@ -156,6 +156,7 @@ class Verb(abc.ABC):
         the goal.
     :cvar refusals: codes by which XAPI itself refuses what the prechecks
         could not see; such a request has not failed.
+    :ivar findings: what else who asked should know, when it has ended.
     :param site: what the verb works with.
     :param row: the aggregate, as the store has it.
     :param host: compute host name of the host concerned; '' for none.
@@ -175,6 +176,7 @@ class Verb(abc.ABC):
         self.site = site
         self.row = row
         self.host = host
+        self.findings: tuple[model.Finding, ...] = ()
 
     def prepare(self) -> None:  # noqa: B027 - many have nothing to do
         """Read and judge. Change nothing.
@@ -400,7 +402,7 @@ def _watch(
     """
     site = verb.site
     since = site.clock.monotonic()
-    deadline = since + min(verb.timeout, HURRY if hurry else verb.timeout)
+    deadline = since + min(verb.timeout, SIGHT if hurry else verb.timeout)
     before = None
     while True:
         journal.still_ours()

@@ -65,23 +65,11 @@ class Truth:
 def truth(where: stage.Stage) -> Truth | None:
     """Return the pool that the scenario is about; None when it has no
     master."""
-    scenario = where.scenario
-    hosts = scenario.members or scenario.pool or scenario.free
-    pools = [_read(where, master, db) for master, db in _masters(where)]
-    known = {where.machine(host).uuid for host in hosts}
-    found = [
-        one
-        for one in pools
-        if one.stamp == scenarios.AGGREGATE
-        or (not scenario.stamped and one.master in hosts)
-    ]
-    if not found:
-        found = [
-            one
-            for one in pools
-            if {where.machine(host).uuid for host in one.members} & known
-        ]
-    return max(found, key=lambda one: len(one.members), default=None)
+    for master, db in _masters(where):
+        found = _read(where, master, db)
+        if found.uuid == where.pool_uuid:
+            return found
+    return None
 
 
 def _masters(

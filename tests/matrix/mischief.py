@@ -15,6 +15,12 @@ from xenpool_driver.simulator import errors, faults, lifecycle, mishaps
 ABSENCE = 25.0
 """Simulated seconds for which a host that comes back is away."""
 
+SOON = 0.7
+"""Simulated seconds after which something happens that was not expected."""
+
+DELAY = 1.3 * stage.READ_TIMEOUT * stage.SCALE
+"""Simulated seconds that a call is late: nobody waits so long."""
+
 Act = collections.abc.Callable[[stage.Machine], None]
 
 
@@ -42,12 +48,15 @@ class Fault:
     :ivar before: is done instead of the call, or ahead of it.
     :ivar after: is done when the call was carried out.
     :ivar deadly: whether the host never comes back.
+    :ivar aftermath: simulated seconds in which it may still take effect when
+        the request is over.
     """
 
     name: str
     before: Act | None = None
     after: Act | None = None
     deadly: bool = False
+    aftermath: float = 2 * SOON
 
 
 def _refuse(code: str, *params: str) -> Act:
@@ -66,7 +75,7 @@ def _garble(_: stage.Machine) -> None:
 
 
 def _delay(target: stage.Machine) -> None:
-    target.clock.sleep(1.3 * stage.READ_TIMEOUT * stage.SCALE)
+    target.clock.sleep(DELAY)
 
 
 def _cut_power(target: stage.Machine) -> None:
@@ -106,7 +115,7 @@ def _crash(target: stage.Machine) -> None:
 
 
 def _crash_soon(target: stage.Machine) -> None:
-    target.clock.call_later(0.7, _kill_toolstack, target)
+    target.clock.call_later(SOON, _kill_toolstack, target)
 
 
 def _restart(target: stage.Machine) -> None:
@@ -119,7 +128,7 @@ FAULTS = (
     Fault('internal error', before=_refuse('INTERNAL_ERROR', 'a test')),
     Fault('lost before', before=_drop),
     Fault('lost after', after=_drop),
-    Fault('late', before=_delay),
+    Fault('late', before=_delay, aftermath=DELAY),
     Fault('garbage', after=_garble),
     Fault('host dies before', before=_die, deadly=True),
     Fault('host dies after', after=_die, deadly=True),

@@ -159,6 +159,7 @@ class Stage:
         try:
             self._write_configuration()
             shutil.copy(self._kept.database, self.journal_file)
+            self.pool_uuid = self._find_pool()
             self.store = store.open_store(config.load([str(self.conf_file)]))
             self.aggregate = self._declare()
             self.scenario.prepare(self)
@@ -211,6 +212,14 @@ class Stage:
             ]
         self.conf_file.write_text('\n'.join(lines))
 
+    def _find_pool(self) -> str:
+        """Return the uuid of the pool that the scenario is about."""
+        first = (*self.scenario.pool, *self.scenario.free)[0]
+        db = self.machine(first).db
+        assert db is not None
+        [pool] = db.all('pool').values()
+        return str(pool['uuid'])
+
     def _declare(self) -> store.Aggregate:
         """Write the aggregate down as if it had always been so."""
         scenario = self.scenario
@@ -219,12 +228,9 @@ class Stage:
             pool_states.STATE: scenario.state,
         }
         if scenario.members:
-            master = self.machine(scenario.members[0])
-            assert master.db is not None
-            [pool] = master.db.all('pool').values()
             metadata |= {
                 pool_states.MASTER: scenario.members[0],
-                pool_states.POOL_UUID: pool['uuid'],
+                pool_states.POOL_UUID: self.pool_uuid,
                 **{host: self.machine(host).uuid for host in scenario.members},
             }
         row = self.store.create_aggregate(
@@ -232,6 +238,16 @@ class Stage:
         )
         changes = store.Changes(add_hosts=scenario.members)
         return self.store.change(row.uuid, row.generation, changes)
+
+    def await_return(self, name: str) -> None:
+        """Wait until a machine that went down for a while is up again.
+
+        :raises AssertionError: it is not in twenty seconds.
+        """
+        deadline = time.monotonic() + 20
+        while not self.machine(name).powered:
+            assert time.monotonic() < deadline, f'{name} stays away'
+            time.sleep(0.02)
 
     def await_quiet(self) -> None:
         """Wait until every powered machine has started and no fuse burns.

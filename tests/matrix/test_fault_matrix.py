@@ -82,6 +82,9 @@ def run_cell(
         worker, database = stage.open_driver(str(where.conf_file))
         try:
             error = ask(where, worker)
+            where.simulation.clock.sleep(fault.aftermath)
+            if not fault.deadly:
+                where.await_return(point.host)
             where.await_quiet()
             report = worker.audit_aggregate(
                 None, judge.current(where), fix=True

@@ -86,7 +86,7 @@ class Settlement:
     :ivar outcome: ``succeeded``, ``failed`` (tried, and it is not as asked
         for) or ``undone`` (nothing of it has happened).
     :ivar member: whether the host belongs to the aggregate afterwards; None
-        where that is not the operation's business.
+        where that is not the operation's business, or where nobody knows.
     :ivar reason: why it is not a success; '' for a success.
     """
 
@@ -106,7 +106,7 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
     ('set-up', Observation.NOT_SET_UP): Settlement(
         'undone', False, 'the pool was not set up'
     ),
-    ('set-up', Observation.UNKNOWN): Settlement('failed', True, _BLIND),
+    ('set-up', Observation.UNKNOWN): Settlement('failed', None, _BLIND),
     ('adopt', Observation.SET_UP): Settlement('succeeded', True),
     ('adopt', Observation.HALF_SET_UP): Settlement(
         'failed', True, 'the pool is stamped, but not named'
@@ -114,7 +114,7 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
     ('adopt', Observation.NOT_SET_UP): Settlement(
         'undone', False, 'the pool was not adopted'
     ),
-    ('adopt', Observation.UNKNOWN): Settlement('failed', True, _BLIND),
+    ('adopt', Observation.UNKNOWN): Settlement('failed', None, _BLIND),
     ('join', Observation.JOINED): Settlement('succeeded', True),
     ('join', Observation.JOINING): Settlement(
         'failed',

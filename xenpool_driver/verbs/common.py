@@ -149,6 +149,10 @@ def member_views(
     return views
 
 
+IN_FLIGHT = 30.0
+"""Seconds after which a small change that nobody answered and that does not
+show was not made."""
+
 RECENT = 10.0
 """Seconds for which an answer of a member counts in a precheck: of the many
 joins of one request, each would otherwise ask each member again."""
@@ -248,6 +252,45 @@ class PoolVerb(operation.Verb):
         except exceptions.XapiError as error:
             self.forget_coordinator()
             raise self.refused(self.name, str(error)) from error
+
+    def surely(
+        self,
+        journal: operation.Journal,
+        change: collections.abc.Callable[[], None],
+        shows: collections.abc.Callable[[], bool],
+    ) -> None:
+        """Make a small change that takes effect at once.
+
+        A host that is not there for a moment is waited for. A change that
+        was sent and not answered is not sent again: it is looked for.
+
+        :param change: makes it.
+        :param shows: says whether XAPI shows it.
+        :raises XapiError: it cannot be made, or is not seen.
+        """
+        clock = self.site.clock
+        deadline = clock.monotonic() + operation.SIGHT
+        unanswered: exceptions.XapiOutcomeUnknown | None = None
+        while True:
+            journal.still_ours()
+            try:
+                if unanswered is None:
+                    change()
+                    return
+                if shows():
+                    return
+                if clock.monotonic() >= deadline:
+                    raise unanswered
+            except exceptions.XapiOutcomeUnknown as error:
+                if unanswered is not None:
+                    raise
+                LOG.warning('%s; looking for it', error)
+                unanswered = error
+                deadline = clock.monotonic() + IN_FLIGHT
+            except exceptions.XapiUnavailable:
+                if clock.monotonic() >= deadline:
+                    raise
+            clock.sleep(self.site.conf.xenpool.poll_interval)
 
     def master_correction(self) -> dict[str, str | None]:
         """Return the metadata change if the master has moved unasked.

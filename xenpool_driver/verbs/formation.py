@@ -34,6 +34,7 @@ class SetUp(common.PoolVerb):
     action = 'add_to_aggregate'
     refused = exceptions.InvalidAggregateActionAdd
     goal = Observation.SET_UP
+    verdicts = frozenset({Observation.NOT_SET_UP, Observation.HALF_SET_UP})
 
     uuid = ''
     pool_uuid = ''
@@ -102,25 +103,34 @@ class SetUp(common.PoolVerb):
 
     def _stamp(self, journal: operation.Journal, door: client.Client) -> None:
         journal.phase('stamp', f"pool {self.pool_uuid}")
-        stamp(door, self.row)
+        self.surely(
+            journal,
+            lambda: stamp(door, self.row),
+            lambda: self.observe() != Observation.NOT_SET_UP,
+        )
 
     def _name(self, journal: operation.Journal, door: client.Client) -> None:
         journal.phase('name')
-        door.set_pool_name(self.row.name)
+        self.surely(
+            journal,
+            lambda: door.set_pool_name(self.row.name),
+            lambda: self.observe() == Observation.SET_UP,
+        )
 
     def observe(self) -> reconcile.Observation:
         return observe_set_up(self.door(), self.row)
 
     @property
     def timeout(self) -> float:
-        return float(self.site.conf.xenpool.probe_timeout)
+        return operation.SIGHT
 
     def end_changes(
         self, row: store.Aggregate, settlement: reconcile.Settlement
     ) -> store.Changes:
-        changes = self.membership(settlement, self.uuid)
+        if settlement.member is None:  # nobody knows; an audit will
+            return store.Changes()
         if not settlement.member:
-            return changes
+            return self.membership(settlement, self.uuid)
         return store.Changes(
             metadata={
                 self.host: self.uuid,
@@ -219,6 +229,8 @@ class Adopt(SetUp):
     def end_changes(
         self, row: store.Aggregate, settlement: reconcile.Settlement
     ) -> store.Changes:
+        if settlement.member is None:
+            return store.Changes()
         if not settlement.member:
             return store.Changes(remove_hosts=tuple(self._found))
         return store.Changes(

@@ -317,6 +317,7 @@ class Clear(common.PoolVerb):
     action = 'remove_from_aggregate'
     refused = exceptions.InvalidAggregateActionDelete
     goal = Observation.CLEARED
+    verdicts = frozenset({Observation.NOT_CLEARED})
 
     def __init__(
         self,
@@ -376,9 +377,17 @@ class Clear(common.PoolVerb):
             return
         if pool.name_label:
             journal.phase('clear name')
-            door.set_pool_name('')
+            self.surely(
+                journal,
+                lambda: door.set_pool_name(''),
+                lambda: not door.pool().name_label,
+            )
         journal.phase('clear stamp')
-        door.remove_pool_other_config(pool_states.OWNER_KEY)
+        self.surely(
+            journal,
+            lambda: door.remove_pool_other_config(pool_states.OWNER_KEY),
+            lambda: self.observe() == Observation.CLEARED,
+        )
 
     def go_on(self, journal: operation.Journal) -> None:
         self.act(journal)
@@ -393,7 +402,7 @@ class Clear(common.PoolVerb):
 
     @property
     def timeout(self) -> float:
-        return float(self.site.conf.xenpool.probe_timeout)
+        return operation.SIGHT
 
     def end_changes(
         self, row: store.Aggregate, settlement: reconcile.Settlement

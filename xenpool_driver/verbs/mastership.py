@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import collections.abc
+import concurrent.futures
 import typing
 
 from oslo_log import log
 
 from xenpool_driver import (
     exceptions,
+    model,
     operation,
     pool_states,
     reconcile,
@@ -23,6 +25,10 @@ from xenpool_driver.xapi import client
 LOG = log.getLogger(__name__)
 
 Observation = reconcile.Observation
+
+SILENCE = 30.0
+"""Seconds for which a master must keep silent to count as dead: its
+toolstack may only be restarting."""
 
 
 class Mastership(common.PoolVerb):
@@ -75,13 +81,23 @@ class Mastership(common.PoolVerb):
         """Return the compute hosts that must agree in the end."""
         return sorted(common.members(self.row))
 
+    def follows(self, host: str, view: str | None) -> bool:
+        """Say whether a host names the new master.
+
+        :param view: what it says.
+        """
+        if host == self.host:
+            return view == ''
+        return bool(view) and (
+            view == self.address
+            or self.site.connections.name_at(view or '') == self.host
+        )
+
     def observe(self) -> reconcile.Observation:
         views = common.member_views(self.site, self.voters())
         self._serves = views.get(self.host) == ''
-        wanted = {
-            host: '' if host == self.host else self.address for host in views
-        }
-        if views == wanted and self._everybody_is_well():
+        agreed = all(self.follows(host, view) for host, view in views.items())
+        if agreed and self._everybody_is_well():
             return Observation.MOVED
         if all(view is None for view in views.values()):
             raise exceptions.XapiUnavailable('no member answers', self.name)
@@ -248,9 +264,10 @@ class Promote(Mastership):
     action = 'recover_aggregate'
     refusals = frozenset({'HA_IS_ENABLED'})  # HA elects a master itself
 
+    dead = ''
+
     def voters(self) -> list[str]:
-        dead = self.row.metadata.get(pool_states.MASTER)
-        return [host for host in super().voters() if host != dead]
+        return [host for host in super().voters() if host != self.dead]
 
     def prepare(self) -> None:
         """Refuse unless the master is gone and most members say the same.
@@ -259,31 +276,84 @@ class Promote(Mastership):
             or fewer than a majority of all members name the dead master.
         """
         super().prepare()
-        members = common.members(self.row)
         self._refuse_living_master()
-        views = common.member_views(self.site, sorted(members))
+        members = sorted(common.members(self.row))
+        views = common.member_views(self.site, members)
         named = [view for view in views.values() if view]
         dead = max(set(named), key=named.count) if named else ''
-        agreeing = [host for host, view in views.items() if view == dead]
-        if not dead or len(agreeing) * 2 <= len(members):
-            silent = sorted(h for h, view in views.items() if view is None)
+        agreeing = self._who_answers(
+            [host for host, view in views.items() if view and view == dead]
+        )
+        if len(agreeing) * 2 <= len(members):
+            silent = sorted(set(members) - set(agreeing))
             self.refuse(
                 f"no majority: {len(agreeing)} of {len(members)} members "
-                f"name the same dead master; no answer from: "
-                f"{', '.join(silent) or 'nobody'}"
+                f"answer and name the same dead master; these do not: "
+                f"{', '.join(silent) or 'none'}"
             )
-        if views[self.host] != dead:
+        if self.host not in agreeing:
             self.refuse(
                 f"host '{self.host}' does not name {dead} as its master"
             )
         self.address = self.site.connections.access(self.host).address
+        self.dead = self.site.connections.name_at(dead) or ''
+        self._refuse_master_that_returns()
+
+    def _who_answers(self, hosts: list[str]) -> list[str]:
+        """Return the hosts that a login to themselves proves to be there."""
+
+        def answers(host: str) -> bool:
+            try:
+                with_host = self.site.connections.local_client(host)
+                with_host.is_in_emergency_mode()
+            except exceptions.XapiError as error:
+                LOG.warning('%s has no say: %s', host, error)
+                return False
+            return True
+
+        if not hosts:
+            return []
+        with concurrent.futures.ThreadPoolExecutor(len(hosts)) as pool:
+            found = zip(hosts, pool.map(answers, hosts), strict=True)
+            return [host for host, there in found if there]
+
+    def _refuse_master_that_returns(self) -> None:
+        """Look for the master once more, for as long as a restart takes.
+
+        :raises InvalidAggregateActionUpdate: it answers.
+        """
+        clock = self.site.clock
+        deadline = clock.monotonic() + SILENCE
+        while clock.monotonic() < deadline:
+            clock.sleep(self.site.conf.xenpool.poll_interval)
+            self._refuse_living_master()
 
     def _refuse_living_master(self) -> None:
+        """Refuse while anything answers for the master.
+
+        :raises InvalidAggregateActionUpdate: it does.
+        """
+        self.forget_coordinator()
         try:
-            master = self.coordinator()
-        except exceptions.XapiError:
+            where = self.master().address
+            if self.dead:
+                where = self.dead
+                if self.site.connections.member_view(self.dead) is None:
+                    return
+        except (exceptions.XapiUnavailable, exceptions.NotPoolMaster):
             return
-        self.refuse(f"the master answers at {master.address}: use set master")
+        except exceptions.XapiError as error:
+            self.refuse(f"the master answers: {error}")
+        self.refuse(f"the master answers at {where}: use set master")
+
+    def intent(self) -> dict[str, typing.Any]:
+        return {**super().intent(), 'dead': self.dead}
+
+    def restore(
+        self, details: collections.abc.Mapping[str, typing.Any]
+    ) -> None:
+        super().restore(details)
+        self.dead = details['dead']
 
     def act(self, journal: operation.Journal) -> None:
         journal.phase(
@@ -336,7 +406,7 @@ class Promote(Mastership):
             lost = [
                 host
                 for host, view in views.items()
-                if host != self.host and view not in (None, self.address)
+                if view and not self.follows(host, view)
             ]
             if not lost or clock.monotonic() >= deadline:
                 return bool(lost)
@@ -367,3 +437,47 @@ class Promote(Mastership):
                 if waited >= self.timeout:
                     raise
             clock.sleep(self.site.conf.xenpool.poll_interval)
+
+    def afterwards(
+        self, journal: operation.Journal, settlement: reconcile.Settlement
+    ) -> None:
+        super().afterwards(journal, settlement)
+        if settlement.outcome == 'succeeded' and self.dead:
+            self.findings = self._stranded()
+            for finding in self.findings:
+                journal.phase('stranded', finding.message)
+
+    def _stranded(self) -> tuple[model.Finding, ...]:
+        """Return the virtual machines that are recorded on the dead host.
+
+        Whether they run there still only a person can know; two that write
+        to one disk destroy it. So nothing is done about them.
+        """
+        check = 'stranded'
+        try:
+            pool = self.coordinator().snapshot(
+                'pool', 'host', 'VM', with_clock=False
+            )
+        except exceptions.XapiError as error:
+            message = f"the virtual machines on {self.dead} are not known"
+            return (
+                model.Finding(
+                    check, model.Severity.UNKNOWN, f"{message}: {error}"
+                ),
+            )
+        dead = pool.host_by_uuid(self.row.metadata.get(self.dead, ''))
+        return tuple(
+            model.Finding(
+                check,
+                model.Severity.WARN,
+                f"{vm.name} ({vm.uuid}) is recorded as "
+                f"{vm.power_state.lower()} on {self.dead}, which is dead",
+                f"make sure that {self.dead} is off, then: xe "
+                f"vm-reset-powerstate uuid={vm.uuid} --force",
+            )
+            for vm in pool.vms.values()
+            if dead is not None
+            and vm.resident_on == dead.ref
+            and vm.power_state != 'Halted'
+            and not pool.is_domain_zero(vm)
+        )
