@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see LICENSE.
 """Operations begun and ended per second, on each database.
 
-Usage: ``python benchmarks/store.py [--operations N] [--workers 1,4]``
+Usage: ``python benchmarks/store.py [--quick] [--operations N] [--workers N,M]``
 
 An operation is begun (which moves the aggregate), announces two phases, and is
 finished (which moves the aggregate again): four durable transactions. With
@@ -170,7 +170,11 @@ def main() -> None:
     parser.add_argument(
         '--workers', default='1,4', help='numbers of processes'
     )
+    parser.add_argument(
+        '--quick', action='store_true', help='a few operations only'
+    )
     given = parser.parse_args()
+    operations = min(given.operations, 20) if given.quick else given.operations
     sizes = [int(number) for number in given.workers.split(',')]
     print(
         f"{'database':<12}{'workers':>8} {'aggregates':<11}{'ops/s':>9}"
@@ -179,7 +183,7 @@ def main() -> None:
     first = 0.0
     for kind in ('sqlite', *SERVERS):
         try:
-            first = measure_kind(kind, sizes, given.operations, first)
+            first = measure_kind(kind, sizes, operations, first)
         except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
             print(f"{kind:<12} left out: {str(error).splitlines()[0]}")
 

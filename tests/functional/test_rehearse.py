@@ -181,3 +181,36 @@ def test_report_for_people(xenpool: Run, lab: simulator.Simulation) -> None:
     assert told.status == 0
     assert 'Nothing real was changed.' in told.out
     assert 'xen01: pool.set_name_label' in told.out
+
+
+def test_recorded_pools(
+    recordings: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recorded = simulator.Simulation(
+        records=recordings / 'pools',
+        address=cli_lab.address(),
+        port=cli_lab.PORT,
+        http_port=None,
+        time_scale=20,
+    )
+    with recorded as lab:
+        pools = sorted(cli_lab.pools(lab), key=lambda pool: len(pool.hosts))
+        alone, large = pools
+        path = cli_lab.write_config(tmp_path / 'xenpool.conf', lab)
+
+        def run(*words: str) -> cli_lab.Result:
+            status = main.main(['--config-file', str(path), *words])
+            return cli_lab.Result(status, *capsys.readouterr())
+
+        _do(run, f"adopt prod --from {large.master}")
+        heir = sorted(large.hosts - {large.master})[0]
+
+        moved = _rehearsed(run, lab, f"set master prod {heir}")
+        left = _rehearsed(run, lab, f"remove host prod {heir}")
+        added = run('rehearse', 'add', 'host', 'prod', alone.master)
+
+    assert moved['master'] == heir
+    assert heir not in left['hosts']
+    assert added.status == 0, added.err

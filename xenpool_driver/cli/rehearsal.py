@@ -22,7 +22,7 @@ import tempfile
 import typing
 
 from xenpool_driver import conf as config
-from xenpool_driver import driver, store
+from xenpool_driver import driver, exceptions, store
 from xenpool_driver.cli import rehearsal_reads
 from xenpool_driver.compute import aggregates, manager
 from xenpool_driver.conf import options
@@ -265,9 +265,9 @@ def stage(
             at_end.enter_context(tempfile.TemporaryDirectory())
         )
         password = secrets.token_urlsafe(24)
-        simulated = at_end.enter_context(
-            _simulator(directory, reading, password, scale)
-        )
+        simulated = _simulator(directory, reading, password, scale)
+        _start(simulated)
+        at_end.callback(simulated.stop)
         twins = _twins(simulated, reading)
         for host in reading.silent & twins.keys():
             _kill(twins[host])
@@ -309,6 +309,21 @@ def _simulator(
         state_dir=directory / 'certificates',
         version_profile=_profile(reading),
     )
+
+
+def _start(simulated: simulator.Simulation) -> None:
+    """Let the twins listen.
+
+    :raises XenpoolError: the records, or this machine, do not allow it.
+    """
+    from xenpool_driver.simulator import records_dir
+
+    try:
+        simulated.start()
+    except (ValueError, records_dir.BadRecords, OSError) as error:
+        raise exceptions.XenpoolError(
+            f"the hosts cannot be simulated: {error}"
+        ) from error
 
 
 def _place() -> tuple[str, int]:
