@@ -29,9 +29,7 @@ class Stopped(Exception):
 
 def to_iso(seconds: float) -> str:
     """Return ``seconds`` since 1970 as XAPI writes a date."""
-    moment = datetime.datetime.fromtimestamp(
-        int(seconds), tz=datetime.UTC
-    )
+    moment = datetime.datetime.fromtimestamp(int(seconds), tz=datetime.UTC)
     return moment.strftime('%Y%m%dT%H:%M:%SZ')
 
 
