@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see LICENSE.
 """Operations begun and ended per second, on each database.
 
-Usage: ``python benchmarks/store.py [--quick] [--operations N] [--workers N,M]``
+Usage: ``python benchmarks/store.py [--quick] [--operations N]``
+(``[--workers N,M]``).
 
 An operation is begun (which moves the aggregate), announces two phases, and is
 finished (which moves the aggregate again): four durable transactions. With
