@@ -8,7 +8,7 @@ one join alone: from the request until it is settled, measured in the same
 run. The sequential way (join, wait, next) is measured with 16 hosts and not
 extrapolated.
 
-In the current release joins queue for the exchange of certificates, 1.9 s
+In the current release joins queue for the exchange of certificates, 0.4 s
 each, as XAPI lets them; the column ``queue`` says how many joins' time that
 queue alone takes, whoever asks. XCP-ng 8.2 has no such exchange. ``ours`` and
 ``sim`` are CPU per join. At 1/20 of life's time our CPU weighs twenty times as
@@ -22,7 +22,7 @@ import time
 
 import lab
 
-EXCHANGE = 1.9
+EXCHANGE = 0.4
 """Seconds that a join holds the queue (simulator/timings.py)."""
 
 SLOW = 5.0

@@ -92,6 +92,7 @@ def exchange_certificates(
     where = joiner.world
     if not joiner.profile.tls:
         return
+    joiner.pause(where.timings.joiner_certificates)
     with operations.pool_operation(
         master, sides.remote, 'exchange_certificates_on_join'
     ):
