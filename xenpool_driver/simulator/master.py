@@ -136,6 +136,7 @@ def commit(
     new: machine.Machine, peers: list[machine.Machine], old: machine.Machine
 ) -> None:
     """Phase two: peers restart as members; one that fails breaks ``new``."""
+    served_by = old.process
     new.role_file = machine.Role(machine.BROKEN)
     failed = False
     for target in peers:
@@ -152,7 +153,9 @@ def commit(
     new.just_promoted = True
     if new.process is not None:
         # It waits for its connection to the old coordinator to die.
-        new.process.ends_with = old.process
+        new.process.ends_with = served_by
+        if served_by is None or served_by.ended:
+            lifecycle.exit_toolstack(new)
 
 
 def become_slave(target: machine.Machine, address: str) -> None:
