@@ -76,7 +76,9 @@ def _masters(
     where: stage.Stage,
 ) -> collections.abc.Iterator[tuple[machine.Machine, database.Database]]:
     for one in where.machines.values():
-        if one.powered and one.is_master and one.db is not None:
+        if one.frozen or not one.powered:
+            continue
+        if one.is_master and one.db is not None:
             yield one, one.db
 
 

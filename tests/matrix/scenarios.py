@@ -44,6 +44,7 @@ class Scenario:
     :ivar state: the aggregate's state before.
     :ivar stamped: whether the pool carries the aggregate's stamp before.
     :ivar guests: virtual machines: name, host.
+    :ivar more: of the pool's topology; lists are appended.
     :ivar prepare: does the rest.
     """
 
@@ -57,6 +58,9 @@ class Scenario:
     state: str = pool_states.ACTIVE
     stamped: bool = True
     guests: tuple[tuple[str, str], ...] = ()
+    more: collections.abc.Mapping[str, typing.Any] = dataclasses.field(
+        default_factory=dict
+    )
     prepare: collections.abc.Callable[[stage.Stage], None] = nothing
 
     def tree(self) -> Tree:
@@ -92,6 +96,8 @@ class Scenario:
                 for name, host in self.guests
             ],
         }
+        for key, items in self.more.items():
+            pool[key] = [*pool.get(key, ()), *items]
         if self.stamped:
             pool['name'] = NAME
             pool['set'] = {'other_config': {pool_states.OWNER_KEY: AGGREGATE}}

@@ -101,17 +101,17 @@ class Mastership(common.PoolVerb):
             return Observation.MOVED
         if all(view is None for view in views.values()):
             raise exceptions.XapiUnavailable('no member answers', self.name)
-        if views[self.host] is None and self._is_broken():
+        if views[self.host] is None and self.is_broken(self.host):
             return Observation.BROKEN
         if views[self.host] and not self._still_busy():
             return Observation.NOT_MOVED
         return Observation.MOVING
 
-    def _is_broken(self) -> bool:
-        """Say whether the new master took its role in part only."""
+    def is_broken(self, host: str) -> bool:
+        """Say whether a host took the role of master in part only."""
         patience = self.site.conf.xenpool.probe_timeout
         try:
-            self.site.connections.client(self.host, patience)
+            self.site.connections.client(host, patience)
         except exceptions.XapiError as error:
             return error.code == 'HOST_BROKEN'
         return False
@@ -277,13 +277,34 @@ class Promote(Mastership):
         """
         super().prepare()
         self._refuse_living_master()
+        self._refuse_minority()
+        self.address = self.site.connections.access(self.host).address
+        self._refuse_master_that_returns()
+
+    def _refuse_minority(self) -> None:
+        """Find the dead master that most members name.
+
+        After a change of master that broke off half-way nobody is dead, and
+        members name whom they happen to: it is enough that most are there.
+
+        :raises InvalidAggregateActionUpdate: too few members have a say, or
+            the one that shall be promoted has none.
+        """
         members = sorted(common.members(self.row))
         views = common.member_views(self.site, members)
+        broken = [
+            host
+            for host, view in views.items()
+            if view is None and self.is_broken(host)
+        ]
         named = [view for view in views.values() if view]
         dead = max(set(named), key=named.count) if named else ''
-        agreeing = self._who_answers(
-            [host for host, view in views.items() if view and view == dead]
-        )
+        voters = [
+            host
+            for host, view in views.items()
+            if (view and (broken or view == dead)) or host in broken
+        ]
+        agreeing = self._who_answers(voters)
         if len(agreeing) * 2 <= len(members):
             silent = sorted(set(members) - set(agreeing))
             self.refuse(
@@ -295,9 +316,8 @@ class Promote(Mastership):
             self.refuse(
                 f"host '{self.host}' does not name {dead} as its master"
             )
-        self.address = self.site.connections.access(self.host).address
-        self.dead = self.site.connections.name_at(dead) or ''
-        self._refuse_master_that_returns()
+        if not broken:
+            self.dead = self.site.connections.name_at(dead) or ''
 
     def _who_answers(self, hosts: list[str]) -> list[str]:
         """Return the hosts that a login to themselves proves to be there."""
@@ -359,6 +379,8 @@ class Promote(Mastership):
         journal.phase(
             'promote', 'emergency_transition_to_master', promoting=True
         )
+        # A toolstack that looks for its master restarts: log in anew.
+        self.site.connections.invalidate(self.host)
         self.site.connections.local_client(
             self.host
         ).emergency_transition_to_master()
