@@ -103,8 +103,18 @@ def judge_join(
 ) -> Judgement:
     """Judge one host that shall join the pool.
 
+    What the check of the whole request has just read of it is good enough to
+    go on, but not to refuse.
+
     :raises XapiError: it cannot be read.
     """
+    seen = site.connections.recall(host, common.RECENT)
+    if seen is not None:
+        judged = _judge(
+            site, row, host, seen, target, force=force, suspend_ha=suspend_ha
+        )
+        if not judged.report.failures:
+            return judged
     own = _read_joiner(site, row, host, target)
     if isinstance(own, Judgement):
         return own
@@ -210,6 +220,7 @@ def _judge_company(
             reports[host] = own.report
             continue
         company = [other for name, other in coming.items() if name != host]
+        site.connections.remember(host, own)
         reports[host] = _judge(
             site,
             row,
