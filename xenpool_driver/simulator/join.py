@@ -63,7 +63,7 @@ def _join(
     sides = prechecks.Sides(local, served(master), joiner.uuid, joiner.profile)
     prechecks.run(sides, force, lambda: joiner.pause(where.timings.precheck))
     exchange_certificates(joiner, master, sides)
-    adopt_certificates(sides)
+    exchange_trusted_certificates(joiner, master, sides)
     _push(joiner, master, sides)
     joiner.pause(where.timings.push)
     _take_role(joiner, master, local)
@@ -120,6 +120,19 @@ def await_host(
     if member is None or where.reachable(master, member):
         return
     where.await_peer(master, member)
+
+
+def exchange_trusted_certificates(
+    joiner: machine.Machine, master: machine.Machine, sides: prechecks.Sides
+) -> None:
+    """Let the pool trust what the joiner trusts, another queue (recorded)."""
+    if not joiner.profile.tls:
+        return
+    with operations.pool_operation(
+        master, sides.remote, 'exchange_ca_certificates_on_join'
+    ):
+        joiner.pause(joiner.world.timings.trusted_certificates)
+        adopt_certificates(sides)
 
 
 def adopt_certificates(sides: prechecks.Sides) -> None:

@@ -67,7 +67,9 @@ class Timings:
     """The exchange itself; joins queue for it. The pool showed the operation
     for less than 0.42 s of one join, and 3 s long while three hosts joined
     that shared two processors."""
-    push: float = 0.55
+    trusted_certificates: float = 0.25
+    """The exchange of trusted certificates of a join; joins queue for it."""
+    push: float = 0.3
     """Moving a joiner's records to the coordinator."""
     eject: float = 0.6
     """pool.eject, until the record is gone."""
