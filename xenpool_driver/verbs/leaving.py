@@ -6,6 +6,8 @@ from __future__ import annotations
 import collections.abc
 import typing
 
+from oslo_log import log
+
 from xenpool_driver import (
     exceptions,
     operation,
@@ -17,6 +19,8 @@ from xenpool_driver import (
 from xenpool_driver.preflight import eject as eject_rules
 from xenpool_driver.verbs import common, guest, ha
 from xenpool_driver.xapi import client
+
+LOG = log.getLogger(__name__)
 
 Observation = reconcile.Observation
 
@@ -186,8 +190,10 @@ class Eject(Leaving):
             are named.
         """
         master = self.coordinator()
-        journal.phase('disable', disabled=True)
-        master.disable_host(self.uuid)
+        record = master.host(self.uuid)
+        if record is None or record.enabled:  # else it was disabled before
+            journal.phase('disable', disabled=True)
+            master.disable_host(self.uuid)
         blockers = master.vms_preventing_evacuation(self.uuid)
         if blockers:
             raise exceptions.XapiRefused(
@@ -199,7 +205,28 @@ class Eject(Leaving):
                 self.host,
             )
         journal.phase('evacuate')
-        self._follow(master.evacuate(self.uuid), journal, 'evacuate')
+        try:
+            self._follow(master.evacuate(self.uuid), journal, 'evacuate')
+        except exceptions.XapiOutcomeUnknown as error:
+            LOG.warning('%s; waiting until nothing moves', error)
+            self._await_moves(journal)
+
+    def _await_moves(self, journal: operation.Journal) -> None:
+        """Wait until no evacuation is under way.
+
+        Whether all is gone is then for the eject to tell: XAPI refuses it
+        while a virtual machine is there.
+
+        :raises XapiError: the master is not to be seen.
+        """
+        clock = self.site.clock
+        deadline = clock.monotonic() + self.site.conf.xenpool.drain_timeout
+        while True:
+            journal.still_ours()
+            clock.sleep(self.site.conf.xenpool.poll_interval)
+            busy = client.pending(self.coordinator(), 'host.evacuate')
+            if not busy or clock.monotonic() >= deadline:
+                return
 
     def _follow(
         self, task: client.Task, journal: operation.Journal, phase: str
