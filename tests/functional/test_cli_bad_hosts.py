@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import fcntl
 import json
+import os
 import pathlib
+import stat
 import typing
 
 import pytest
@@ -132,6 +135,13 @@ def test_a_url_that_points_at_a_pool_member(xenpool: Desk) -> None:
     xenpool.configure('xen01', connection_url=member)
 
     _refused(xenpool, 3, 'xen01', 'member')
+    for twin in xenpool.lab.hosts[1:]:  # the master, and the member
+        xenpool.configure('xen01', connection_url=twin.url)
+        again = xenpool('aggregate', 'add', 'host', 'lab', 'xen01')
+        assert again.status == 3, again.err
+        assert f"has as '{twin.name}' ({twin.uuid})" in again.err
+        shown = xenpool('aggregate', 'show', 'lab', '-f', 'json')
+        assert json.loads(shown.out)['hosts'] == ['xen02', 'xen03']
 
     for host in ('xen03', 'xen02'):
         removed = xenpool(
@@ -161,6 +171,29 @@ def test_records_are_dumped_and_judged_offline(
         report['findings'][0]
     )
     assert 'fail' not in {each['severity'] for each in report['findings']}
+
+
+def test_records_are_dumped_into_what_is_there(
+    xenpool: Desk, tmp_path: pathlib.Path
+) -> None:
+    pipe = tmp_path / 'pipe'
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR)  # it holds more than the records take
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 1 << 20)
+    link = tmp_path / 'link'
+    link.symlink_to(tmp_path / 'target')
+
+    for path in (pipe, link):
+        dumped = xenpool('records', 'dump', 'xen01', '--output', str(path))
+        assert dumped.status == 0, dumped.err
+
+    assert pipe.is_fifo()
+    assert json.loads(os.read(reader, 1 << 20))['host']
+    os.close(reader)
+    assert link.is_symlink()
+    assert json.loads((tmp_path / 'target').read_text())['host']
+    assert stat.S_IMODE((tmp_path / 'target').stat().st_mode) == 0o600
+    assert not list(tmp_path.glob('tmp*'))
 
 
 def test_live_check_of_a_good_host(xenpool: Desk) -> None:

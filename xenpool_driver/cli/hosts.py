@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 import typing
 
 from xenpool_driver import exceptions, pool_states
@@ -62,6 +63,7 @@ class DumpRecords(command.Command):
         text = self._records(parsed_args.host)
         if parsed_args.output is None:
             self.app.stdout.buffer.write(text)
+            self.app.stdout.buffer.flush()
             return status.DONE
         try:
             _write(parsed_args.output, text)
@@ -91,9 +93,21 @@ class DumpRecords(command.Command):
 
 
 def _write(path: str, text: bytes) -> None:
-    """Write a whole file or none; nobody else may read it."""
-    part = f"{path}.part"
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, 'wb') as stream:
-        stream.write(text)
-    os.replace(part, path)
+    """Write a whole file or none; nobody else may read it.
+
+    A device or a pipe is written to; to put a file in its place would take
+    it away from everybody.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, 'wb') as stream:
+            stream.write(text)
+        return
+    path = os.path.realpath(path)
+    descriptor, part = tempfile.mkstemp(dir=os.path.dirname(path))
+    try:
+        with os.fdopen(descriptor, 'wb') as stream:
+            stream.write(text)
+        os.replace(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise

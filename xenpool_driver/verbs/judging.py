@@ -263,6 +263,8 @@ def _judge(
 ) -> Judgement:
     pool = target.records
     uuid = own.coordinator.uuid if own.coordinator else ''
+    if twins := _twins(row, host, uuid):
+        return Judgement(model.Report(host, twins), uuid, True)
     report = join_rules.check(
         own,
         pool,
@@ -286,6 +288,28 @@ def _judge(
     if _are_same(own, pool):
         return Judgement(report, uuid, True)
     return Judgement(report, uuid, False, inventory.take(own, uuid))
+
+
+def _twins(
+    row: store.Aggregate, host: str, uuid: str
+) -> tuple[model.Finding, ...]:
+    """Refuse a host that the aggregate has under another name already.
+
+    As a member it would pass for joined, and removing either name would
+    eject them both.
+    """
+    return tuple(
+        model.Finding(
+            'same-host',
+            model.Severity.FAIL,
+            f"host '{host}' is the very XenServer that the aggregate has as "
+            f"'{other}' ({uuid})",
+            f"correct connection_url in section [{host}] or [{other}] of "
+            f"the configuration",
+        )
+        for other, known in common.members(row).items()
+        if known == uuid and other != host
+    )
 
 
 def _unreadable(host: str, error: exceptions.XapiError) -> model.Report:
@@ -368,6 +392,8 @@ def _judge_member(
         *discovery.resolved(member.address),
     }
     if record and master and discovery.normal(master.address) in named:
+        if twins := _twins(row, host, record.uuid):
+            return Judgement(model.Report(host, twins), record.uuid, True)
         finding = model.Finding(
             'membership',
             model.Severity.PASS,
