@@ -90,22 +90,50 @@ def test_unknown_command(xenpool: Run, argv: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    'argv',
+    ('argv', 'offender'),
     [
-        ('aggregate', 'list', '--frobnicate'),
-        ('aggregate', 'list', '-f', 'frobnicate'),
-        ('aggregate', 'create'),
-        ('aggregate', 'create', 'x', '--property', 'frobnicate'),
-        ('operation', 'list', '--limit', 'frobnicate'),
+        (('aggregate', 'list', '--frobnicate'), '--frobnicate'),
+        (('aggregate', 'list', '-f', 'frobnicate'), "'frobnicate'"),
+        (('aggregate', 'create'), 'NAME'),
+        (('aggregate', 'create', 'x', '--property', 'frob'), "'frob'"),
+        (('aggregate', 'adopt', 'x'), '--from'),
+        (('operation', 'list', '--limit', 'frobnicate'), "'frobnicate'"),
+        (('operation', 'list', '--limit', '-1'), "'-1'"),
+        (('simulator', 'run', '--hosts', '0'), "'0'"),
+        (('simulator', 'run', '--port', '65536'), "'65536'"),
+        (('simulator', 'run', '--time-scale', 'nan'), "'nan'"),
+        (('simulator', 'run', '--address', 'nowhere'), "'nowhere'"),
+        (('simulator', 'run', '--address', '192.0.2.1'), "'192.0.2.1'"),
+        (('simulator', 'run', '--topology', '/nowhere'), '/nowhere: No such'),
+        (('simulator', 'run', '--records', '/nowhere'), '/nowhere'),
+        (('--log-file', '/nowhere/log', 'host', 'list'), '/nowhere/log'),
     ],
-    ids=' '.join,
+    ids=lambda value: value if isinstance(value, str) else ' '.join(value),
 )
-def test_wrong_options(xenpool: Run, argv: tuple[str, ...]) -> None:
+def test_wrong_options(
+    xenpool: Run, argv: tuple[str, ...], offender: str
+) -> None:
     result = xenpool(*argv)
 
-    assert result.status == 2
+    _says(result, 2, offender)
     assert result.out == ''
-    assert 'error: ' in result.err.splitlines()[-1]
+
+
+def test_a_topology_that_is_no_yaml(
+    xenpool: Run, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / 'lab.yaml'
+    path.write_text('hosts:\n  - {name: xen01\n')
+
+    result = xenpool('simulator', 'run', '--topology', str(path))
+
+    _says(result, 2, f"{path}: line 3")
+
+
+def test_an_empty_new_name(xenpool: Run) -> None:
+    xenpool('aggregate', 'create', 'prod')
+
+    _says(xenpool('aggregate', 'set', 'prod', '--name', ''), 2, 'empty')
 
 
 def test_unknown_column(xenpool: Run) -> None:

@@ -32,6 +32,10 @@ class _Base(command.Command):
         """Configuration, store, managers."""
         return self.app.workbench
 
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return a parser that complains in one line."""
+        return one_line(super().get_parser(prog_name))
+
     def _load_hooks(self) -> None:
         """Let no other package hook into commands; searching takes time."""
         self._hooks = []
@@ -96,6 +100,29 @@ class Lister(_Display, lister.Lister):
 
 class ShowOne(_Display, show.ShowOne):
     """A command that shows one object."""
+
+
+def one_line(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Let a parser name what is wrong, without its whole usage before it."""
+
+    def error(message: str) -> typing.NoReturn:
+        words = ' '.join(message.split())
+        parser.exit(
+            status.USAGE, f"xenpool: {words} (see '{parser.prog} --help')\n"
+        )
+
+    parser.error = error  # type: ignore[method-assign]
+    return parser
+
+
+def positive(text: str) -> int:
+    """Return a number of things, of which there is at least one.
+
+    :raises argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
+    return int(text)
 
 
 def add_remote(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
+import io
 import logging
+import os
 import sys
 import typing
 
@@ -102,8 +104,14 @@ class App(app.App):
         argparse_kwargs: dict[str, typing.Any] | None = None,
     ) -> argparse.ArgumentParser:
         """Return the parser of the global options."""
-        parser = super().build_option_parser(
-            description, version, {'prog': self.NAME, 'allow_abbrev': False}
+        from xenpool_driver.cli import command
+
+        parser = command.one_line(
+            super().build_option_parser(
+                description,
+                version,
+                {'prog': self.NAME, 'allow_abbrev': False},
+            )
         )
         parser.add_argument(
             '--config-file',
@@ -203,12 +211,23 @@ def _version() -> str:
         return '(not installed)'
 
 
+def _open_streams() -> None:
+    """Let any text be printed, wherever output goes, even if nowhere."""
+    for name in ('stdout', 'stderr'):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed before the program began
+            setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command line.
 
     :param argv: the arguments; those of the process by default.
     :returns: 0 done, 1 failed, 2 wrong usage, 3 refused (nothing happened).
     """
+    _open_streams()
     program = App()
     try:
         with program.exits:

@@ -49,7 +49,7 @@ class List(command.Lister):
         )
         parser.add_argument(
             '--limit',
-            type=int,
+            type=command.positive,
             default=50,
             metavar='N',
             help='at most so many (default: %(default)s)',

@@ -224,13 +224,14 @@ class AggregateAPI:
             aggregate = self._store.update_metadata(
                 aggregate.uuid, aggregate.generation, changes
             )
-        if name and not aggregate.metadata.get(pool_states.MASTER):
+        if name is None:
+            return aggregate
+        if not aggregate.metadata.get(pool_states.MASTER):
             return self._store.rename(
                 aggregate.uuid, aggregate.generation, name
             )
-        if name:
-            self._compute.rename_aggregate(context, aggregate, name)
-            aggregate.refresh()
+        self._compute.rename_aggregate(context, aggregate, name)
+        aggregate.refresh()
         return aggregate
 
     def delete(self, context: typing.Any, ident: str) -> None:

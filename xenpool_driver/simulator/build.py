@@ -25,9 +25,12 @@ def addresses(first: str) -> collections.abc.Iterator[str]:
 
     :raises ValueError: when ``first`` is none.
     """
-    ip = ipaddress.IPv4Address(first)
+    try:
+        ip = ipaddress.IPv4Address(first)
+    except ValueError:
+        raise ValueError(f"address '{first}' is no IPv4 address") from None
     if not ip.is_loopback:
-        raise ValueError(f'{first} is not in 127.0.0.0/8')
+        raise ValueError(f"address '{first}' is not in 127.0.0.0/8")
     while ip.is_loopback:
         if int(ip) & 255 not in (0, 255):
             yield str(ip)

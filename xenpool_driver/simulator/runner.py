@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import collections.abc
 import contextlib
+import math
 import pathlib
 import resource
 import signal
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         '--hosts',
-        type=int,
+        type=_count,
         default=3,
         metavar='N',
         help='so many stand-alone hosts (default: 3)',
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--time-scale',
-        type=float,
+        type=_scale,
         default=1.0,
         metavar='F',
         help='let time run F times as fast as life (default: 1)',
@@ -70,13 +71,13 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--port',
-        type=int,
+        type=_port,
         default=8443,
         help='of HTTPS, on every address (default: 8443)',
     )
     parser.add_argument(
         '--http-port',
-        type=int,
+        type=_port,
         default=8080,
         help='of plain HTTP, on every address (default: 8080)',
     )
@@ -87,7 +88,7 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--control-port',
-        type=int,
+        type=_port,
         metavar='P',
         help='of the control endpoint, on 127.0.0.1',
     )
@@ -95,19 +96,14 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
-    if not options.hosts >= 1:
-        print(f'--hosts {options.hosts}: at least 1', file=sys.stderr)
-        return USAGE
     allow_many_sockets()
     try:
         simulated = make(options)
         simulated.start()
     except (ValueError, records_dir.BadRecords) as error:
-        print(error, file=sys.stderr)
-        return USAGE
+        return complain(error, USAGE)
     except OSError as error:
-        print(error, file=sys.stderr)
-        return FAILED
+        return complain(error, FAILED)
     try:
         with awaited_signal() as ended:
             announce(simulated)
@@ -115,6 +111,38 @@ def run(options: argparse.Namespace) -> int:
     finally:
         simulated.stop()
     return OK
+
+
+def complain(error: Exception, status: int) -> int:
+    """Print an error in one line; return ``status``."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        place = f'{error.filename}: ' if error.filename else ''
+        text = f'{place}{error.strerror}'
+    print(f'xenpool: {text}', file=sys.stderr)
+    return status
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is no port: 0 to 65535")
+    return int(text)
+
+
+def _scale(text: str) -> float:
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = -1.0
+    if not 0 <= scale < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 0 on")
+    return scale
 
 
 def allow_many_sockets() -> None:

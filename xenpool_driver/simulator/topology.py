@@ -214,8 +214,15 @@ def load(
 
     try:
         tree = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f'{path}: {error}') from error
+    except OSError as error:
+        raise ValueError(f'{path}: {error.strerror}') from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where_to = f' line {mark.line + 1}:' if mark else ''
+        raise ValueError(f'{path}:{where_to} {error.problem}') from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        words = ' '.join(str(error).split())
+        raise ValueError(f'{path}: no YAML: {words}') from error
     try:
         Builder(where, free, password, profile).build(tree or {})
     except (ValueError, KeyError, TypeError) as error:
