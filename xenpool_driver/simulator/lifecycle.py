@@ -24,15 +24,17 @@ LOG = logging.getLogger(__name__)
 Script = collections.abc.Iterator[float]
 
 
-def power_on(target: machine.Machine) -> None:
+def power_on(target: machine.Machine, seconds: float | None = None) -> None:
     """Switch a machine on; its toolstack starts when it has booted.
 
+    :param seconds: until then; None: what booting takes.
     :raises ValueError: when it is on already.
     """
     if target.powered:
         raise ValueError(f'{target.name} is on already')
     target.powered = True
-    _later(target, target.world.timings.reboot, _boot, target)
+    delay = target.world.timings.boot if seconds is None else seconds
+    _later(target, delay, _boot, target)
 
 
 def start_now(target: machine.Machine, db: database.Database | None) -> None:
@@ -169,7 +171,7 @@ def _go_down(target: machine.Machine) -> None:
 
 def _reboot(target: machine.Machine) -> None:
     _go_down(target)
-    power_on(target)
+    power_on(target, target.world.timings.reboot)
 
 
 def flush(target: machine.Machine) -> None:
@@ -282,6 +284,7 @@ def _master(
     times = target.world.timings
     db = startup.load_database(target)
     startup.prepare_master(target, db)
+    startup.note_start(target, db, booted)
     if booted:
         startup.halt_guests(target, db)
     process.database = db
@@ -341,6 +344,7 @@ def _member(
         yield times.member_retry
     process.emergency = None
     db = startup.join_in(target)
+    startup.note_start(target, db, booted)
     if booted:
         startup.halt_guests(target, db)
     yield times.member_enable

@@ -132,7 +132,8 @@ class Server:
     def cut(self, machine: Machine, kind: str) -> None:
         """Cut the connections to ``machine`` that are open."""
         with self._lock:
-            cut = self._connections.pop((machine.address, kind), set())
+            # A copy: who was just about to speak TLS leaves it meanwhile.
+            cut = list(self._connections.pop((machine.address, kind), ()))
         for connection in cut:
             _cut(connection)
 

@@ -277,6 +277,16 @@ def halt_guests(target: machine.Machine, db: database.Database) -> None:
         vms.halt(db, ref)
 
 
+def note_start(
+    target: machine.Machine, db: database.Database, booted: bool
+) -> None:
+    """Write down when the toolstack, and the machine, started (recorded)."""
+    host = db.by_uuid('host', target.uuid)
+    now = f'{int(target.clock.now())}.'
+    for key in ('agent_start_time', *(['boot_time'] if booted else [])):
+        db.put_in_map('host', host, 'other_config', key, now)
+
+
 def tell_of_promotion(target: machine.Machine, db: database.Database) -> None:
     """Post the message of a new coordinator, once."""
     if target.just_promoted:

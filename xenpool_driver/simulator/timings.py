@@ -21,6 +21,8 @@ class Timings:
     """From the end of a toolstack to the start of the next."""
     shutdown: float = 10.0
     """From the answer of host.reboot or host.shutdown to the machine's end."""
+    boot: float = 2.2
+    """A machine's way from being switched on to its toolstack's start."""
     reboot: float = 4.4
     """A machine's way from its end to its toolstack's start."""
     restart_agent: float = 1.0
@@ -31,9 +33,9 @@ class Timings:
     """A starting coordinator of several hosts: until it enables itself."""
     alone_enable: float = 0.65
     """A starting coordinator without members: until it enables itself."""
-    member_db: float = 6.9
+    member_db: float = 6.95
     """A starting member: calls that need the database hang."""
-    member_answers: float = 0.1
+    member_answers: float = 0.05
     """A starting member: those calls are answered, before 443 closes."""
     member_https_gap: float = 0.45
     """A starting member: port 443 refuses again."""
