@@ -348,23 +348,25 @@ def create_control_domain(
         uuid=target.hardware.dom0_uuid,
     )
     db.set('host', host, control_domain=vm)
-    _create_console(target, db, vm)
+    create_consoles(target, db, vm)
     return vm
 
 
-def _create_console(
+def create_consoles(
     target: machine.Machine, db: database.Database, vm: str
 ) -> None:
-    console = db.new_ref()
-    db.create(
-        'console',
-        {
-            'protocol': 'rfb',
-            'VM': vm,
-            'location': f'https://{target.address}/console?ref={console}',
-        },
-        ref=console,
-    )
+    """Create a control domain's two consoles."""
+    for protocol in ('rfb', 'vt100'):
+        console = db.new_ref()
+        db.create(
+            'console',
+            {
+                'protocol': protocol,
+                'VM': vm,
+                'location': f'https://{target.address}/console?ref={console}',
+            },
+            ref=console,
+        )
 
 
 def _pif(

@@ -16,6 +16,7 @@ from xenpool_driver.simulator import (
     errors,
     images,
     machine,
+    operations,
     startup,
 )
 
@@ -310,7 +311,11 @@ def _master(
     process.ready = True
     if target.first_boot:
         yield times.first_boot
+        key = db.new_ref()
+        operations.begin(db, 'tls_verification_enable', key)
+        yield times.enable_tls
         startup.finish_first_boot(target, db)
+        operations.end(db, key)
 
 
 def _member(

@@ -33,6 +33,17 @@ LONGEST_BRIDGE = 15
 DANGLING = 'Ref:2'
 """What an imported VM's NULL parent and snapshot_of become (recorded)."""
 
+DOM0_OPERATIONS = (
+    'destroy',
+    'metadata_export',
+    'changing_static_range',
+    'changing_dynamic_range',
+    'start_on',
+    'start',
+)
+"""What an imported control domain allows: it is halted then, and nobody looks
+again (recorded)."""
+
 INTERNAL = 'is_host_internal_management_network'
 
 
@@ -173,6 +184,7 @@ class Push:
                 'editions': list(record['editions']),
                 'bios_strings': dict(record['bios_strings']),
                 'name_description': 'Default install',
+                'ssh_expiry': self._remote.clock.iso(),
                 'enabled': False,
                 'ssl_legacy': False,
                 'metrics': metrics,
@@ -440,6 +452,7 @@ class Push:
             'current_operations',
             'blobs',
             'groups',
+            'domarch',
         }
         fields = {k: v for k, v in vm.items() if k not in lost}
         fields |= {
@@ -450,15 +463,37 @@ class Push:
             'version': vm['version'] + 1,
             'appliance': NULL,
             'protection_policy': NULL,
-            'other_config': {**vm['other_config'], 'import_task': self._task},
+            'other_config': {
+                **vm['other_config'],
+                'import_task': self._task,
+                'mac_seed': vm['other_config'].get('mac_seed')
+                or self._remote.new_uuid(),
+            },
             'resident_on': self._moved_host(vm['resident_on']),
             'affinity': self._moved_host(vm['affinity']),
             'parent': DANGLING,
             'snapshot_of': DANGLING,
             'guest_metrics': NULL,
             'metrics': self._vm_metrics(vm),
+            **self._imported(vm),
         }
         return self._remote.create('VM', fields, uuid=vm['uuid'])
+
+    def _imported(self, vm: Record) -> Record:
+        """Return what an import makes anew (import.ml, recorded)."""
+        rng = self._remote.rng
+        fields: Record = {}
+        if vm['generation_id']:
+            words = (rng.getrandbits(63), rng.getrandbits(63))
+            fields['generation_id'] = ':'.join(map(str, words))
+        if vm['domain_type'] == 'hvm' and not vm['is_a_template']:
+            fields['platform'] = {
+                'device-model': 'qemu-upstream-compat',
+                **vm['platform'],
+            }
+        if vm['is_control_domain']:
+            fields['allowed_operations'] = list(DOM0_OPERATIONS)
+        return fields
 
     def _moved_host(self, ref: str) -> str:
         return self._host(ref) if self._local.exists(ref, 'host') else NULL

@@ -194,6 +194,8 @@ def _adopt_control_domain(
     if known is None:
         defaults.create_control_domain(target, db, host)
         return
+    if not db.get('VM', known)['consoles']:
+        defaults.create_consoles(target, db, known)
     if db.get('host', host)['control_domain'] != known:
         db.set('host', host, control_domain=known)
     if db.get('VM', known)['power_state'] != 'Running':

@@ -39,11 +39,11 @@ class Timings:
     """A starting member: those calls are answered, before 443 closes."""
     member_https_gap: float = 0.45
     """A starting member: port 443 refuses again."""
-    member_settle: float = 0.6
+    member_settle: float = 0.5
     """A starting member: from 443's return to emergency mode."""
-    member_no_ip: float = 0.08
+    member_no_ip: float = 0.1
     """A starting member: HOST_HAS_NO_MANAGEMENT_IP."""
-    member_booting: float = 0.15
+    member_booting: float = 0.25
     """A starting member: HOST_STILL_BOOTING, until its hello succeeds."""
     member_enable: float = 0.5
     """A starting member: from its hello until it is enabled."""
@@ -53,8 +53,10 @@ class Timings:
     """A member that its coordinator does not know: between two starts."""
     broken_restart: float = 60.0
     """A broken toolstack: between two starts, at least."""
-    first_boot: float = 3.0
-    """After an eject: from being enabled to management and TLS being set."""
+    first_boot: float = 2.8
+    """After an eject: from being enabled to TLS verification being set."""
+    enable_tls: float = 0.2
+    """After an eject: the operation that sets it."""
     demote: float = 0.8
     """A returning old coordinator: until it finds the new one and yields."""
     login: float = 0.1
@@ -69,9 +71,9 @@ class Timings:
     """The exchange itself; joins queue for it. The pool showed the operation
     for less than 0.42 s of one join, and 3 s long while three hosts joined
     that shared two processors."""
-    trusted_certificates: float = 0.25
+    trusted_certificates: float = 0.1
     """The exchange of trusted certificates of a join; joins queue for it."""
-    push: float = 0.3
+    push: float = 0.45
     """Moving a joiner's records to the coordinator."""
     eject: float = 0.6
     """pool.eject, until the record is gone."""
