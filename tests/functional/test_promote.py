@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import pathlib
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from tests.functional import lab as labs
 from tests.matrix import judge, scenarios
 from xenpool_driver import exceptions, model, pool_states
-from xenpool_driver.simulator import machine, mishaps
+from xenpool_driver.simulator import machine, mishaps, timings
 
 THREE = scenarios.THREE
 REFUSED = exceptions.InvalidAggregateActionUpdate
@@ -186,10 +187,8 @@ def test_with_ha_on_the_pool_finds_its_master_itself(
         assert lab.row.metadata.get(pool_states.FAILED_REQUESTS) in (None, '0')
 
 
-def _slow_failover(lab: labs.Lab) -> object:
+def _slow_failover(lab: labs.Lab) -> timings.Timings:
     """Return timings with which HA takes its time."""
-    import dataclasses
-
     return dataclasses.replace(
         lab.stage.simulation.world.timings, ha_failover=1e6
     )

@@ -42,6 +42,7 @@ class Scenario:
     :ivar after: the aggregate's hosts when the request is done.
     :ivar master: the master when the request is done; None: none.
     :ivar state: the aggregate's state before.
+    :ivar end: its state when the request is done.
     :ivar stamped: whether the pool carries the aggregate's stamp before.
     :ivar guests: virtual machines: name, host.
     :ivar more: of the pool's topology; lists are appended.
@@ -56,6 +57,7 @@ class Scenario:
     after: tuple[str, ...] = ()
     master: str | None = None
     state: str = pool_states.ACTIVE
+    end: str = pool_states.ACTIVE
     stamped: bool = True
     guests: tuple[tuple[str, str], ...] = ()
     more: collections.abc.Mapping[str, typing.Any] = dataclasses.field(
@@ -264,6 +266,7 @@ _ALL = (
         'dismiss',
         lambda worker, row: worker.dismiss_aggregate(None, row),
         free=('xen01',),
+        end=pool_states.DISMISSED,
     ),
 )
 

@@ -36,6 +36,10 @@ READ_TIMEOUT = 1.0
 LEASE = 60.0
 """Seconds that a dead worker's lease would hold."""
 
+LATER, LATEST = 2 * LEASE, 4 * LEASE
+"""Seconds by which the calendars of a second and a third worker are ahead:
+to each the lease of the one before has run out."""
+
 _BLOCKS = itertools.count()
 
 

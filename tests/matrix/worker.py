@@ -137,8 +137,9 @@ def run(
     :param reads: whether reads are points, too.
     :param pipe: takes the :class:`Report`.
     """
-    ahead = stage.LEASE * 2 if recover else 0.0
-    driver, database = stage.open_driver(conf_file, ahead)
+    driver, database = stage.open_driver(
+        conf_file, stage.LATER if recover else 0.0
+    )
     row = database.get_aggregate(scenarios.AGGREGATE, dismissed=True)
     bomb = Bomb(fuse)
     arm(bomb, reads)

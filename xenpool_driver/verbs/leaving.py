@@ -269,11 +269,18 @@ class Eject(Leaving):
             guest.start(self.site, self.host, journal, self.coordinator, True)
         disabled = journal.details.get('disabled')
         if stays and disabled and not self.keep_disabled:
-            journal.phase('enable', 'the host stays a member')
-            self.coordinator().enable_host(self.uuid)
+            self._enable(journal)
         if not stays and self.wait:
             self._await_first_boot(journal)
         super().afterwards(journal, settlement)
+
+    def _enable(self, journal: operation.Journal) -> None:
+        """Let the host work again, unless that is done."""
+        master = self.coordinator()
+        record = master.host(self.uuid)
+        if record is not None and not record.enabled:
+            journal.phase('enable', 'the host stays a member')
+            master.enable_host(self.uuid)
 
     def _await_first_boot(self, journal: operation.Journal) -> None:
         """Wait until the host is back as a pool of its own.

@@ -205,9 +205,10 @@ class SetMaster(Mastership):
         self.refuse_failures(report)
 
     def _last_designated(self) -> float | None:
-        """Return when a change of master last ended badly, or None.
+        """Return when a change of master last ended half-way, or None.
 
-        One that succeeded was seen to be complete on every member.
+        One that succeeded was seen to be complete on every member, and one
+        that is undone was seen not to have begun.
         """
         return max(
             (
@@ -215,7 +216,7 @@ class SetMaster(Mastership):
                 for past in self.site.store.list_operations(self.row.uuid)
                 if past.kind == self.kind
                 and past.ended_at is not None
-                and past.outcome != 'succeeded'
+                and past.outcome == 'failed'
             ),
             default=None,
         )
