@@ -1,0 +1,418 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""A site, what is asked of it, what happens to it, and what must hold."""
+
+from __future__ import annotations
+
+import collections.abc
+import sys
+import typing
+
+from hypothesis import stateful
+from hypothesis import strategies as st
+
+from tests.model import judge, plots, sites, workers
+from xenpool_driver import driver, model, pool_states, store
+from xenpool_driver.simulator import machine, mishaps
+
+MOST_REQUESTS = 3
+"""How many requests are under way at the same time."""
+
+Ask = collections.abc.Callable[[driver.XenAPIPoolDriver], object]
+
+
+class Life(stateful.RuleBasedStateMachine):
+    """A site, and what happens to it.
+
+    :cvar kept: what all runs share.
+    :cvar tally: counts.
+    """
+
+    kept: typing.ClassVar[sites.Kept]
+    tally: typing.ClassVar[plots.Tally]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tally['runs'] += 1
+        self.site = sites.Site(self.kept)
+        self.hub = self.site.hub
+        self.era = 0
+        self.requests: list[workers.Request] = []
+        self.uuids = {
+            name: self.site.create(name).uuid for name in sites.POOLS
+        }
+
+    @stateful.initialize(first=st.integers(0, 4), second=st.integers(0, 2))
+    def found(self, first: int, second: int) -> None:
+        """Let pools stand already, of so many hosts."""
+        self.site.form(sites.HOSTS[:first])
+        self.site.form(sites.HOSTS[4 : 4 + second])
+        calm = plots.How(0, 600.0, None)
+        for pool, host, number in zip(
+            sites.POOLS, (0, 4), (first, second), strict=True
+        ):
+            if number:
+                self.adopt(calm, pool, sites.HOSTS[host])
+
+    # -- requests ----------------------------------------------------------
+
+    def row(self, pool: str) -> store.Aggregate:
+        """Return an aggregate as it is now."""
+        return self.site.store.get_aggregate(self.uuids[pool], dismissed=True)
+
+    def ask(
+        self,
+        how: plots.How,
+        text: str,
+        request: Ask,
+        concerned: collections.abc.Iterable[str | None] = (),
+    ) -> workers.Request:
+        """Ask a worker, and let time pass until it is done, or patience.
+
+        :param concerned: the hosts that the request is about.
+        """
+        worker = self.site.workers[how.by]
+        self._plot(worker, how.mischief, [one for one in concerned if one])
+        asked = workers.Request(
+            worker, text, lambda: request(worker.driver), self.hub
+        )
+        self.requests.append(asked)
+        self.tally['requests'] += 1
+        self.hub.run_until(lambda: asked.is_over, how.patience)
+        self._collect()
+        return asked
+
+    def _collect(self) -> None:
+        """Judge the requests that are over; hire for the dead."""
+        for request in [one for one in self.requests if one.is_over]:
+            self.requests.remove(request)
+            self.tally[request.outcome] += 1
+            self.no(judge.raised(request))
+        for number, worker in enumerate(self.site.workers):
+            if worker.is_dead:
+                self.site.workers[number] = self.site.hire()
+
+    def _may_ask(self) -> bool:
+        return len(self.requests) < MOST_REQUESTS
+
+    def _a_host(self, data: st.DataObject, pool: str, what: str) -> str:
+        """Return a host of an aggregate, or one that is in none."""
+        hosts = sorted(self.row(pool).hosts) or sites.HOSTS[-1:]
+        found: str = data.draw(st.sampled_from(hosts), what)
+        return found
+
+    @stateful.precondition(_may_ask)
+    @stateful.rule(how=plots.HOW, pool=plots.POOLS, host=plots.HOSTS)
+    def add(self, how: plots.How, pool: str, host: str) -> None:
+        row = self.row(pool)
+        self.ask(
+            how,
+            f'add {host} to {pool}',
+            lambda worker: worker.add_to_aggregate(None, row, host),
+            (host, row.metadata.get(pool_states.MASTER)),
+        )
+
+    @stateful.precondition(_may_ask)
+    @stateful.rule(how=plots.HOW, pool=plots.POOLS, data=st.data())
+    def add_free_one(
+        self, how: plots.How, pool: str, data: st.DataObject
+    ) -> None:
+        taken = {host for name in sites.POOLS for host in self.row(name).hosts}
+        free = [host for host in sites.HOSTS if host not in taken]
+        if free:
+            self.add(how, pool, data.draw(st.sampled_from(free), 'host'))
+
+    @stateful.precondition(_may_ask)
+    @stateful.rule(
+        how=plots.HOW,
+        pool=plots.POOLS,
+        data=st.data(),
+        options=st.fixed_dictionaries(
+            {'drain': st.booleans(), 'wait': st.booleans()}
+        ),
+        with_successor=st.booleans(),
+    )
+    def remove(
+        self,
+        how: plots.How,
+        pool: str,
+        data: st.DataObject,
+        options: dict[str, typing.Any],
+        with_successor: bool,
+    ) -> None:
+        row = self.row(pool)
+        host = self._a_host(data, pool, 'host')
+        successor = None
+        if with_successor:
+            successor = self._a_host(data, pool, 'successor')
+        self.ask(
+            how,
+            f'remove {host} from {pool}',
+            lambda worker: worker.remove_from_aggregate(
+                None,
+                row,
+                host,
+                successor=successor,
+                allow_data_loss=True,
+                **options,
+            ),
+            (host, row.metadata.get(pool_states.MASTER), successor),
+        )
+
+    @stateful.precondition(_may_ask)
+    @stateful.rule(how=plots.HOW, pool=plots.POOLS, data=st.data())
+    def forget(self, how: plots.How, pool: str, data: st.DataObject) -> None:
+        row = self.row(pool)
+        down = [one for one in row.hosts if not self._is_up(one)]
+        hosts = sorted(down or row.hosts) or sites.HOSTS[:1]
+        host = data.draw(st.sampled_from(hosts), 'host')
+        self.ask(
+            how,
+            f'forget {host} of {pool}',
+            lambda worker: worker.remove_from_aggregate(
+                None, row, host, forget=True
+            ),
+            (host, row.metadata.get(pool_states.MASTER)),
+        )
+
+    @stateful.precondition(_may_ask)
+    @stateful.rule(how=plots.HOW, pool=plots.POOLS, data=st.data())
+    def set_master(
+        self, how: plots.How, pool: str, data: st.DataObject
+    ) -> None:
+        row = self.row(pool)
+        host = self._a_host(data, pool, 'host')
+        self.ask(
+            how,
+            f'make {host} the master of {pool}',
+            lambda worker: worker.set_aggregate_master(None, row, host),
+            (host, row.metadata.get(pool_states.MASTER)),
+        )
+
+    @stateful.precondition(_may_ask)
+    @stateful.rule(how=plots.HOW, pool=plots.POOLS)
+    def delete(self, how: plots.How, pool: str) -> None:
+        row = self.row(pool)
+        if row.hosts and row.state != pool_states.ERROR:
+            return  # refused, which is no surprise
+        self.ask(
+            how,
+            f'delete {pool}',
+            lambda worker: worker.dismiss_aggregate(None, row),
+        )
+
+    @stateful.precondition(_may_ask)
+    @stateful.rule(how=plots.HOW, pool=plots.POOLS, host=plots.HOSTS)
+    def adopt(self, how: plots.How, pool: str, host: str) -> None:
+        row = self.row(pool)
+        if row.state != pool_states.CREATED:
+            return
+        self.ask(
+            how,
+            f'let {pool} adopt the pool of {host}',
+            lambda worker: worker.adopt_aggregate(None, row, host),
+            (host,),
+        )
+
+    @stateful.precondition(_may_ask)
+    @stateful.rule(how=plots.HOW, pool=plots.POOLS, name=plots.POOLS)
+    def rename(self, how: plots.How, pool: str, name: str) -> None:
+        row = self.row(pool)
+        self.ask(
+            how,
+            f'call {pool} the new {name}',
+            lambda worker: worker.rename_aggregate(None, row, f'new {name}'),
+            (row.metadata.get(pool_states.MASTER),),
+        )
+
+    @stateful.precondition(_may_ask)
+    @stateful.rule(how=plots.HOW, pool=plots.POOLS, fix=st.booleans())
+    def audit(self, how: plots.How, pool: str, fix: bool) -> None:
+        row = self.row(pool)
+        self.ask(
+            how,
+            f'audit {pool}',
+            lambda worker: worker.audit_aggregate(None, row, fix=fix),
+        )
+
+    @stateful.precondition(_may_ask)
+    @stateful.rule(how=plots.HOW, pool=plots.POOLS)
+    def recover(self, how: plots.How, pool: str) -> None:
+        row = self.row(pool)
+        self.ask(
+            how,
+            f'recover {pool}',
+            lambda worker: worker.recover_aggregate(None, row),
+        )
+
+    @stateful.precondition(_may_ask)
+    @stateful.rule(how=plots.HOW, pool=plots.POOLS, data=st.data())
+    def promote(self, how: plots.How, pool: str, data: st.DataObject) -> None:
+        row = self.row(pool)
+        master = row.metadata.get(pool_states.MASTER)
+        if master is None:
+            return
+        mishaps.kill(self.site.machine(master))
+        host = self._a_host(data, pool, 'host')
+        self.ask(
+            how,
+            f'promote {host} in {pool}',
+            lambda worker: worker.recover_aggregate(None, row, promote=host),
+            (host,),
+        )
+
+    # -- what goes wrong -----------------------------------------------------
+
+    def _is_up(self, host: str) -> bool:
+        return self.site.machine(host).powered
+
+    def _plot(
+        self,
+        worker: workers.Worker,
+        mischief: plots.Mischief,
+        concerned: list[str],
+    ) -> None:
+        """Let something go wrong, now or later."""
+        self.tally[type(mischief).__name__] += mischief is not None
+        later = self.hub.call_later
+        if isinstance(mischief, plots.Fuse):
+            worker.fuse = mischief.points
+        elif isinstance(mischief, plots.Fault):
+            self.site.world.faults.add(mischief.rule())
+        elif isinstance(mischief, plots.Freeze):
+            later(mischief.delay, worker.freeze, True)
+            later(mischief.delay + mischief.back, worker.freeze, False)
+        elif isinstance(mischief, plots.Accident):
+            hosts = [*concerned, *sites.HOSTS]
+            one = self.site.machine(hosts[mischief.which % len(hosts)])
+            later(mischief.delay, self._befall, one, mischief, self.era)
+
+    def _befall(
+        self, one: machine.Machine, accident: plots.Accident, era: int
+    ) -> None:
+        """Let the accident happen, unless all was healed meanwhile."""
+        if not one.powered or era != self.era:
+            return
+        self.tally[accident.mishap] += 1
+        mishaps.MISHAPS[accident.mishap](one)
+        if not one.powered:
+            self.hub.call_later(accident.back, self._return, one)
+
+    def _return(self, one: machine.Machine) -> None:
+        """Switch a host on; but a master that was replaced only when its
+        successor works, since else it would take over again."""
+        if one.powered:
+            return
+        successor = self.site.successor(one)
+        if successor is not None and not judge.works(successor):
+            self._return(successor)
+            self.hub.call_later(30.0, self._return, one)
+            return
+        self.tally['returned'] += 1
+        mishaps.power_on(one)
+
+    @stateful.rule(host=plots.HOSTS)
+    def power_on(self, host: str) -> None:
+        self._return(self.site.machine(host))
+
+    @stateful.rule(by=st.integers(0, 1))
+    def kill_worker(self, by: int) -> None:
+        self.tally['killed outright'] += 1
+        self.site.workers[by].kill()
+        self._collect()
+
+    @stateful.rule(seconds=st.sampled_from([3.0, 10.0, 70.0, 700.0]))
+    def let_time_pass(self, seconds: float) -> None:
+        self.hub.advance(seconds)
+        self._collect()
+
+    # -- what must hold ------------------------------------------------------
+
+    @stateful.rule()
+    def settle(self) -> None:
+        """Kill all workers, heal all hosts: a recovery leaves nothing open."""
+        self.tally['recoveries'] += 1
+        self._heal()
+        self._await_requests()
+        for worker in self.site.workers:
+            worker.kill()
+        self._collect()
+        self.hub.advance(2 * sites.LEASE)
+        calm = plots.How(0, 3000.0, None)
+        for pool in sites.POOLS:
+            self.recover(calm, pool)
+        self._await_requests()
+        self.no(judge.unfinished(self.site))
+        self.hub.run_until(lambda: judge.is_quiet(self.site), 300.0)
+        for pool in sites.POOLS:
+            self._audit(pool)
+            if self.row(pool).deleted_at is not None:
+                self.uuids[pool] = self.site.create(pool).uuid
+
+    def _await_requests(self) -> None:
+        self.hub.run_until(
+            lambda: all(one.is_over for one in self.requests), 5000.0
+        )
+        self._collect()
+        self.no([f'{one} never ends' for one in self.requests])
+
+    def _heal(self) -> None:
+        """End what goes wrong; every host is up."""
+        self.era += 1
+        self.site.world.faults.clear()
+        for worker in self.site.workers:
+            worker.fuse = None
+            worker.freeze(False)
+        for one in self.site.machines:
+            self._return(one)
+            self.hub.advance(40.0)
+        self.hub.run_until(lambda: judge.is_quiet(self.site), 300.0)
+
+    def _audit(self, pool: str) -> None:
+        """What an audit does not mend, it must say."""
+        calm = plots.How(0, 500.0, None)
+        for fix in (True, False):
+            row = self.row(pool)
+            asked = self.ask(
+                calm,
+                f'audit {pool}',
+                lambda worker, fix=fix, row=row: worker.audit_aggregate(
+                    None, row, fix=fix
+                ),
+            )
+            assert isinstance(asked.value, model.Report), asked.error
+            report = asked.value
+        self.no(judge.hidden(self.site, self.row(pool), report))
+
+    @stateful.invariant()
+    def nothing_is_wrong(self) -> None:
+        """What must hold at any time."""
+        self.tally['steps'] += 1
+        self._collect()
+        site = self.site
+        rows = site.store.list_aggregates()
+        self.no(site.complaints.heard)
+        self.no([repr(failure) for failure in site.hub.failures])
+        self.no(judge.lifecycle(site))
+        self.no(judge.places(rows))
+        self.no(judge.counts(site))
+        self.no(judge.twice(site))
+        self.no(judge.shared_hosts(judge.pools(site)))
+        if not self.requests and judge.is_quiet(site):
+            self.tally['quiet steps'] += 1
+            self.no(judge.masters(site, rows))
+
+    def no(self, complaints: collections.abc.Collection[str]) -> None:
+        """Fail if there are complaints, and tell how it came to that."""
+        if complaints:
+            story = '\n'.join(judge.story(self.site))
+            raise AssertionError('; '.join(complaints) + '\n' + story)
+
+    def teardown(self) -> None:
+        try:
+            if sys.exc_info()[0] is None:
+                self.settle()
+                self.nothing_is_wrong()
+                for one in self.site.store.list_operations(limit=10_000):
+                    self.tally[f'{one.kind} {one.outcome}'] += 1
+        finally:
+            self.site.close()
