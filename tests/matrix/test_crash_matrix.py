@@ -20,6 +20,9 @@ FORKSERVER.set_forkserver_preload(['tests.matrix.worker'])
 
 Fuse = tuple[int, str]
 
+SAMPLE = 4
+"""Cells of each request in the reduced profile."""
+
 CI = ('first host', 'join', 'eject', 'set master')
 """The requests of the reduced profile."""
 
@@ -193,7 +196,7 @@ def test_killed_anywhere_and_settled(
         pytest.skip('part of the whole matrix only')
     whole = profile == 'matrix'
     points = dry_run(kept, name, whole)
-    fuses = cells(points, None if whole else 6)
+    fuses = cells(points, None if whole else SAMPLE)
     missed = 0
     failures = []
     for fuse in fuses:
