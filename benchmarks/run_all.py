@@ -18,11 +18,7 @@ SCRIPTS = ('formation', 'calls', 'overhead', 'checks', 'reads', 'store')
 
 def main() -> int:
     """Run them; fail if one does."""
-    print(
-        f"Python {platform.python_version()}, {os.cpu_count()} CPUs, "
-        f"load {os.getloadavg()[0]:.1f}",
-        flush=True,
-    )
+    print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs")
     worst = 0
     for name in SCRIPTS:
         command = [sys.executable, str(HERE / f"{name}.py"), *sys.argv[1:]]
