@@ -9,6 +9,8 @@ from __future__ import annotations
 import collections.abc
 import json
 import pathlib
+import subprocess
+import sys
 import typing
 import uuid
 
@@ -352,3 +354,41 @@ def test_a_lost_service_is_followed_in_the_journal(
         [found] = api.add_hosts(context(), 'prod', ['xen01'])
 
     assert (found.outcome, found.reason) == (result, reason)
+
+
+def test_a_command_without_a_broker_ends(
+    conf: cfg.ConfigOpts, hosts: list[str], tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / 'xenpool.conf'
+    text = path.read_text()
+    path.write_text(text.replace('fake://', 'rabbit://127.0.0.1:1/'))
+    with store.open_store(conf) as database:
+        aggregates.AggregateAPI(conf, database, lambda: None).create('prod')
+    words = ('aggregate', 'add', 'host', 'prod', hosts[0], '--remote')
+
+    done = subprocess.run(  # a process that has not imported the bus yet
+        [
+            *(sys.executable, '-m', 'xenpool_driver.cli.main'),
+            *('--config-file', str(path), *words),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+    assert done.returncode == 1, done.stderr
+    assert 'message bus cannot be reached: 127.0.0.1:1' in done.stderr
+
+
+@pytest.mark.parametrize(
+    'url', ['nonsense', 'nonsense://guest:s3cret@h/', 'rabbit://g:s3cret@h:p/']
+)
+def test_a_transport_url_that_is_none(conf: cfg.ConfigOpts, url: str) -> None:
+    bus.register_opts(conf)
+    conf.set_override('transport_url', url)
+
+    with pytest.raises(exceptions.ConfigurationError) as raised:
+        bus.transport(conf)
+
+    assert 'transport_url' in str(raised.value)
+    assert 's3cret' not in str(raised.value)

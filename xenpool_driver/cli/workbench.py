@@ -78,14 +78,22 @@ class Workbench:
     def api(self, remote: bool = False) -> aggregates.AggregateAPI:
         """Return what can be asked of aggregates.
 
+        The bus is set up here, in the main thread: oslo.messaging imports
+        eventlet where that is installed, and a thread that imports it can
+        never be joined.
+
         :param remote: have the services on the bus do it.
+        :raises ConfigurationError: what they need is not installed, or
+            ``transport_url`` is none.
         """
         from xenpool_driver.compute import aggregates
+
+        bus = self._remote if remote else None
 
         return aggregates.AggregateAPI(
             self.conf,
             self.store,
-            lambda: self._remote if remote else self._manager,
+            lambda: bus or self._manager,
         )
 
     def require_hosts(self, names: collections.abc.Iterable[str]) -> None:

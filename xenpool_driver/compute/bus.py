@@ -73,11 +73,25 @@ def transport(conf: cfg.ConfigOpts) -> typing.Any:
     """Return the connection to the bus that ``transport_url`` names.
 
     :param conf: the options.
+    :raises ConfigurationError: it names none. What it says is not repeated:
+        there is a password in it.
     """
     register_opts(conf)
-    return oslo_messaging.get_rpc_transport(
-        conf, allowed_remote_exmods=ALLOWED_REMOTE_EXMODS
-    )
+    try:
+        if '://' not in conf.transport_url:
+            raise ValueError
+        return oslo_messaging.get_rpc_transport(
+            conf, allowed_remote_exmods=ALLOWED_REMOTE_EXMODS
+        )
+    except (
+        ValueError,
+        oslo_messaging.InvalidTransportURL,
+        oslo_messaging.DriverLoadFailure,
+    ):
+        raise exceptions.ConfigurationError(
+            'section [DEFAULT]: transport_url must be a URL such as '
+            'rabbit://USER:PASSWORD@ADDRESS:PORT/'
+        ) from None
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
