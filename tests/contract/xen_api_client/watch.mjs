@@ -81,7 +81,7 @@ say('enabled', {
   uuid,
   seen,
   hosts: Object.values(pool.objects.indexes.type.host).length,
-  pifs: host().$PIFs.map(pif => pif.device),
+  pifs: host().$PIFs.map(pif => pif.device).sort(),
   networks: host().$PIFs.every(pif => pif.$network !== undefined),
 })
 
