@@ -13,7 +13,15 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).parent
-SCRIPTS = ('formation', 'calls', 'overhead', 'checks', 'reads', 'store')
+SCRIPTS = (
+    'formation',
+    'calls',
+    'overhead',
+    'checks',
+    'reads',
+    'store',
+    'simulator',
+)
 
 
 def main() -> int:
