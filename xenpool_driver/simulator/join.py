@@ -94,7 +94,10 @@ def exchange_certificates(
         return
     joiner.pause(where.timings.joiner_certificates)
     with operations.pool_operation(
-        master, sides.remote, 'exchange_certificates_on_join'
+        master,
+        sides.remote,
+        'exchange_certificates_on_join',
+        check=joiner.same_process(),
     ):
         joiner.pause(where.timings.certificates)
         for record in sides.remote.all('host').values():
@@ -129,7 +132,10 @@ def exchange_trusted_certificates(
     if not joiner.profile.tls:
         return
     with operations.pool_operation(
-        master, sides.remote, 'exchange_ca_certificates_on_join'
+        master,
+        sides.remote,
+        'exchange_ca_certificates_on_join',
+        check=joiner.same_process(),
     ):
         joiner.pause(joiner.world.timings.trusted_certificates)
         adopt_certificates(sides)

@@ -258,6 +258,16 @@ class Machine:
         if process.ended:
             raise faults.Drop
 
+    def same_process(self) -> collections.abc.Callable[[], None]:
+        """Return what raises Drop once this toolstack has ended."""
+        process = self._running()
+
+        def check() -> None:
+            if process.ended:
+                raise faults.Drop
+
+        return check
+
     def change_password(self, password: str) -> None:
         """Set root's password here and on all members that can be told."""
         self.password = password

@@ -11,7 +11,7 @@ import collections.abc
 import contextlib
 import typing
 
-from xenpool_driver.simulator import database, errors, machine
+from xenpool_driver.simulator import database, errors, faults, machine
 
 RETRIED = 'OTHER_OPERATION_IN_PROGRESS'
 """The refusal that XAPI itself tries again after."""
@@ -122,12 +122,16 @@ def pool_operation(
     :param task: the key in current_operations.
     :param check: called while waiting; may raise TASK_CANCELLED.
     :raises ApiError: what stands in the way, for good or for too long.
+    :raises Drop: when the toolstack that waits ends meanwhile.
     """
     key = db.new_ref() if task is None else task
     world = target.world
+    process = target.process
     deadline = target.clock.now() + world.timings.other_operation_retry
 
     def entered() -> bool:
+        if target.process is not process:
+            raise faults.Drop
         check()
         try:
             begin(db, op, key)

@@ -232,7 +232,11 @@ class World:
     def await_peer(
         self, source: machine.Machine, target: machine.Machine | None
     ) -> None:
-        """Wait until ``target`` answers, or a forwarded call gives up."""
+        """Wait until ``target`` answers, or a forwarded call gives up.
+
+        :raises Drop: when the toolstack that waits ends meanwhile.
+        """
+        process = source.process
         deadline = self.clock.now() + self.timings.forward_timeout
         timer = self.clock.call_later(
             self.timings.forward_timeout, self.notify
@@ -240,10 +244,13 @@ class World:
         self.wait_for(
             lambda: (
                 self.clock.now() >= deadline
+                or source.process is not process
                 or (target is not None and self.reachable(source, target))
             )
         )
         timer.cancel()
+        if source.process is not process:
+            raise faults.Drop
 
     # -- waiting for each other --------------------------------------------
 
