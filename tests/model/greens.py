@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import collections.abc
 import contextlib
+import functools
 import heapq
 import itertools
 import queue
@@ -376,7 +377,7 @@ class Executor:
                 self._free += 1
 
         tasks = [
-            self.hub.spawn(lambda number=number, item=item: work(number, item))
+            self.hub.spawn(functools.partial(work, number, item))
             for number, item in enumerate(items)
         ]
         self.hub.wait_for(lambda: all(task.dead for task in tasks))

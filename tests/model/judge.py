@@ -131,7 +131,8 @@ def masters(
     """Return the pools whose living members do not agree on one master.
 
     A master that was promoted may not know who joined after its copy of the
-    database was made; of such a member the audit tells.
+    database was made; of such a member the audit tells. A dead master that
+    was forgotten may return as the master of what it remembers.
     """
     complaints = []
     found = pools(site)
@@ -140,7 +141,8 @@ def masters(
         serving = [
             pool
             for pool in found
-            if uuid and pool.uuid == uuid and works(site.machine(pool.master))
+            if uuid and pool.uuid == uuid and works(site.host(pool.master))
+            if pool.master in row.hosts
         ]
         if len(serving) > 1:
             complaints.append(
@@ -150,9 +152,9 @@ def masters(
         known = {host for pool in serving for host in pool.members}
         named = {
             one.role[1]
-            for one in map(site.machine, known & set(row.hosts) or row.hosts)
+            for one in map(site.host, known & set(row.hosts) or row.hosts)
             if works(one) and one.role[0] == machine.SLAVE
-        } | {site.machine(pool.master).address for pool in serving}
+        } | {site.host(pool.master).address for pool in serving}
         if len(named) > 1:
             complaints.append(
                 f'the members of {row.name} name {sorted(named)}'
@@ -296,7 +298,8 @@ def hidden(
 
 
 def story(site: sites.Site) -> collections.abc.Iterator[str]:
-    """Tell what the journal has, and what the hosts are now."""
+    """Tell what happened, what the journal has, what the hosts are now."""
+    yield from site.notes
     for one in reversed(site.store.list_operations(limit=1000)):
         yield (
             f'{one.uuid[:8]} {one.started_at - greens.START:.1f} {one.kind} '

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections.abc
+import functools
 import sys
 import typing
 
@@ -76,6 +77,7 @@ class Life(stateful.RuleBasedStateMachine):
             worker, text, lambda: request(worker.driver), self.hub
         )
         self.requests.append(asked)
+        self.site.note(f'{asked} begins; {how.mischief}')
         self.tally['requests'] += 1
         self.hub.run_until(lambda: asked.is_over, how.patience)
         self._collect()
@@ -85,6 +87,7 @@ class Life(stateful.RuleBasedStateMachine):
         """Judge the requests that are over; hire for the dead."""
         for request in [one for one in self.requests if one.is_over]:
             self.requests.remove(request)
+            self.site.note(f'{request}: {request.outcome} {request.error}')
             self.tally[request.outcome] += 1
             self.no(judge.raised(request))
         for number, worker in enumerate(self.site.workers):
@@ -251,7 +254,8 @@ class Life(stateful.RuleBasedStateMachine):
         master = row.metadata.get(pool_states.MASTER)
         if master is None:
             return
-        mishaps.kill(self.site.machine(master))
+        self.site.note(f'kill {master}')
+        mishaps.kill(self.site.host(master))
         host = self._a_host(data, pool, 'host')
         self.ask(
             how,
@@ -263,7 +267,7 @@ class Life(stateful.RuleBasedStateMachine):
     # -- what goes wrong -----------------------------------------------------
 
     def _is_up(self, host: str) -> bool:
-        return self.site.machine(host).powered
+        return self.site.host(host).powered
 
     def _plot(
         self,
@@ -283,7 +287,7 @@ class Life(stateful.RuleBasedStateMachine):
             later(mischief.delay + mischief.back, worker.freeze, False)
         elif isinstance(mischief, plots.Accident):
             hosts = [*concerned, *sites.HOSTS]
-            one = self.site.machine(hosts[mischief.which % len(hosts)])
+            one = self.site.host(hosts[mischief.which % len(hosts)])
             later(mischief.delay, self._befall, one, mischief, self.era)
 
     def _befall(
@@ -293,6 +297,7 @@ class Life(stateful.RuleBasedStateMachine):
         if not one.powered or era != self.era:
             return
         self.tally[accident.mishap] += 1
+        self.site.note(f'{accident.mishap} {one.name}')
         mishaps.MISHAPS[accident.mishap](one)
         if not one.powered:
             self.hub.call_later(accident.back, self._return, one)
@@ -300,7 +305,7 @@ class Life(stateful.RuleBasedStateMachine):
     def _return(self, one: machine.Machine) -> None:
         """Switch a host on; but a master that was replaced only when its
         successor works, since else it would take over again."""
-        if one.powered:
+        if one.powered or not self.site.may_return(one):
             return
         successor = self.site.successor(one)
         if successor is not None and not judge.works(successor):
@@ -308,15 +313,17 @@ class Life(stateful.RuleBasedStateMachine):
             self.hub.call_later(30.0, self._return, one)
             return
         self.tally['returned'] += 1
+        self.site.note(f'power on {one.name}')
         mishaps.power_on(one)
 
     @stateful.rule(host=plots.HOSTS)
     def power_on(self, host: str) -> None:
-        self._return(self.site.machine(host))
+        self._return(self.site.host(host))
 
     @stateful.rule(by=st.integers(0, 1))
     def kill_worker(self, by: int) -> None:
         self.tally['killed outright'] += 1
+        self.site.note(f'kill {self.site.workers[by]}')
         self.site.workers[by].kill()
         self._collect()
 
@@ -331,6 +338,7 @@ class Life(stateful.RuleBasedStateMachine):
     def settle(self) -> None:
         """Kill all workers, heal all hosts: a recovery leaves nothing open."""
         self.tally['recoveries'] += 1
+        self.site.note('settle')
         self._heal()
         self._await_requests()
         for worker in self.site.workers:
@@ -369,15 +377,12 @@ class Life(stateful.RuleBasedStateMachine):
 
     def _audit(self, pool: str) -> None:
         """What an audit does not mend, it must say."""
-        calm = plots.How(0, 500.0, None)
         for fix in (True, False):
             row = self.row(pool)
             asked = self.ask(
-                calm,
+                plots.How(0, 500.0, None),
                 f'audit {pool}',
-                lambda worker, fix=fix, row=row: worker.audit_aggregate(
-                    None, row, fix=fix
-                ),
+                functools.partial(_audit, row, fix),
             )
             assert isinstance(asked.value, model.Report), asked.error
             report = asked.value
@@ -416,3 +421,9 @@ class Life(stateful.RuleBasedStateMachine):
                     self.tally[f'{one.kind} {one.outcome}'] += 1
         finally:
             self.site.close()
+
+
+def _audit(
+    row: store.Aggregate, fix: bool, worker: driver.XenAPIPoolDriver
+) -> model.Report:
+    return worker.audit_aggregate(None, row, fix=fix)

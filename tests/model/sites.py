@@ -149,6 +149,7 @@ class Site:
             collections.defaultdict(collections.Counter)
         )
         self.world.faults.witness = self._witness
+        self.notes: list[str] = []
         self._count = 0
         self.workers = [self.hire(), self.hire()]
 
@@ -165,6 +166,10 @@ class Site:
         self.store.close()
         self._stack.close()
 
+    def note(self, text: str) -> None:
+        """Note what happens, for who reads of a failure."""
+        self.notes.append(f'{self.hub.now() - greens.START:.1f} {text}')
+
     def hire(self) -> workers.Worker:
         """Return a new worker."""
         self._count += 1
@@ -177,7 +182,7 @@ class Site:
         """The hosts."""
         return self.world.machines
 
-    def machine(self, name: str) -> machine.Machine:
+    def host(self, name: str) -> machine.Machine:
         """Return the host called ``name``."""
         return self.world.named(name)
 
@@ -185,7 +190,7 @@ class Site:
         """Let hosts be a pool already, the first its master."""
         if not hosts:
             return
-        master, *members = map(self.machine, hosts)
+        master, *members = map(self.host, hosts)
         assert master.db is not None
         for member in members:
             lifecycle.exit_toolstack(member, restart=False)
@@ -219,6 +224,18 @@ class Site:
             return None
         best = max(rivals, key=votes)
         return None if best is one else best
+
+    def may_return(self, one: machine.Machine) -> bool:
+        """Say whether a host that is switched on does no harm.
+
+        A replaced master that does not know its successor, because its copy
+        of the database is older, would go on as if nothing had happened.
+        """
+        successor = self.successor(one)
+        if successor is None or one.disk is None:
+            return True
+        known = one.disk.records['host'].values()
+        return successor.uuid in {record['uuid'] for record in known}
 
     def _witness(self, host: str, call: faults.Call) -> None:
         """Note which operation had a host carry out a changing call."""
