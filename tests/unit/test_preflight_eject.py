@@ -66,6 +66,8 @@ def test_first_refusal_is_xapis(what: str, expected: tuple[str, ...]) -> None:
         uuid = host(raw)[1]['uuid']
     elif what == 'updates':
         pool['current_operations'] = {'OpaqueRef:t': 'apply_updates'}
+        # Newer ones wait, for hours.
+        host(raw)[1]['software_version']['xapi_build'] = '1.302.0'
     elif what == 'secret':
         pool['is_psr_pending'] = True
     else:
