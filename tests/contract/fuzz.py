@@ -7,155 +7,22 @@ made a real one when the call is made.
 
 from __future__ import annotations
 
-import collections.abc
-import contextlib
 import dataclasses
-import json
-import logging
-import re
-import types
 import typing
-import unittest.mock
 
 from hypothesis import strategies as st
 
-from tests import manual_world
+from tests.contract import fuzz_world
 from xenpool_driver.simulator import (
-    build,
     database,
     datamodel,
-    dispatch,
     errors,
     faults,
-    gc,
     machine,
-    profiles,
-    topology,
     values,
-    verbs,
 )
 
-REGISTERED = verbs.MODULES
-"""Importing these is what makes their messages known."""
-
-PASSWORD = 'xenroot'
-PATIENCE = 9000.0
-"""Simulated seconds that a caller waits; XAPI itself gives up after two
-hours where it waits for an operation on the pool."""
-
 Value = typing.Any
-
-# -- worlds in which waiting callers do not stop the test -------------------
-
-
-class GaveUp(faults.Drop):
-    """A caller waited long enough: a real one would have hung up."""
-
-
-class FuzzWorld(manual_world.ManualWorld):
-    """A world whose callers have patience, but not for ever."""
-
-    def wait_for(self, predicate: collections.abc.Callable[[], bool]) -> None:
-        started, step = self.clock.now(), manual_world.STEP
-        while not predicate():
-            if self.clock.now() - started > PATIENCE:
-                raise GaveUp
-            self.clock.advance(step)
-            step = min(step * 1.2, 30.0)
-
-
-class FuzzClock(manual_world.ManualClock):
-    """A clock of which no caller can ask more than its patience."""
-
-    def sleep(self, seconds: float) -> None:
-        if seconds > PATIENCE:
-            self.advance(PATIENCE)
-            raise GaveUp
-        self.advance(seconds)
-
-
-def _wait(self: database.Database, generation: int, timeout: float) -> int:
-    """Wait for a change by letting time pass (``Database.wait``)."""
-    clock = self.clock
-    deadline, started = clock.now() + timeout, clock.now()
-    step = 0.5
-    while self.generation <= generation and clock.now() < deadline:
-        if clock.now() - started > PATIENCE:
-            raise GaveUp
-        clock.advance(min(step, deadline - clock.now()))
-        step = min(step * 1.5, 60.0)
-    return self.generation
-
-
-class AtOnce:
-    """A thread that does its work when it is started."""
-
-    def __init__(
-        self,
-        target: collections.abc.Callable[..., object],
-        args: tuple[typing.Any, ...] = (),
-        **options: typing.Any,
-    ) -> None:
-        self._target, self._args = target, args
-
-    def start(self) -> None:
-        """Do the work."""
-        self._target(*self._args)
-
-
-@contextlib.contextmanager
-def single_threaded() -> collections.abc.Iterator[None]:
-    """Let asynchronous calls, and waiting ones, run in this thread."""
-    threads = types.SimpleNamespace(Thread=AtOnce)
-    with (
-        unittest.mock.patch.object(dispatch, 'threading', threads),
-        unittest.mock.patch.object(database.Database, 'wait', _wait),
-    ):
-        yield
-
-
-TREE = {
-    'hosts': ['alone'],
-    'pools': [
-        {
-            'name': 'production',
-            'hosts': ['xen01', 'xen02', 'xen03'],
-            'srs': [
-                {
-                    'name': 'nfs',
-                    'type': 'nfs',
-                    'shared': True,
-                    'device_config': {'server': '127.9.9.9'},
-                }
-            ],
-            'networks': [{'name': 'internal'}],
-            'vlans': [{'device': 'eth0', 'tag': 42}],
-            'vms': [
-                {
-                    'name': 'web',
-                    'host': 'xen02',
-                    'power_state': 'Running',
-                    'disks': [{'sr': 'nfs'}],
-                    'networks': ['internal'],
-                },
-                {'name': 'db', 'host': 'xen01'},
-            ],
-        }
-    ],
-}
-
-
-def world() -> FuzzWorld:
-    """Return a pool of three, and a host of its own."""
-    where = FuzzWorld(FuzzClock(), seed=1)
-    topology.Builder(
-        where, build.addresses('127.90.11.1'), PASSWORD, profiles.CURRENT
-    ).build(TREE)
-    gc.start(where)
-    return where
-
-
-# -- what is drawn ------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +81,7 @@ TEXTS = st.one_of(
             '127.90.11.1',
             '127.90.11.4',
             'root',
-            PASSWORD,
+            fuzz_world.PASSWORD,
             '\x01',
             '\ud800',
             'é',
@@ -345,8 +212,8 @@ BY_NAME: dict[str, st.SearchStrategy[Value]] = {
     'address': ADDRESSES,
     'master_username': st.just('root'),
     'uname': st.just('root'),
-    'master_password': st.just(PASSWORD),
-    'pwd': st.just(PASSWORD),
+    'master_password': st.just(fuzz_world.PASSWORD),
+    'pwd': st.just(fuzz_world.PASSWORD),
     'timeout': st.floats(-1, 100),
     'token': st.sampled_from(['', '00000000000000000001,0', 'x']),
     'classes': st.lists(
@@ -454,63 +321,13 @@ def calls() -> st.SearchStrategy[Call]:
     return names.flatmap(_call)
 
 
-# -- what is made of it -----------------------------------------------------
-
-
-class Complaints(logging.Handler):
-    """Keeps what the simulator logs as its own mistakes."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.records: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
-        self.records.append(logging.Formatter().format(record))
-
-
-@contextlib.contextmanager
-def no_complaints() -> collections.abc.Iterator[None]:
-    """Fail when the simulator logs a mistake of its own."""
-    handler = Complaints()
-    logger = logging.getLogger('xenpool_driver.simulator')
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-    assert not handler.records, handler.records[0]
-
-
-PYTHON = re.compile(
-    r"^\w*(Error|Exception|Iteration)\(|Traceback|object at 0x|<class '"
-)
-"""What only Python says."""
-
-
-def check_refusal(details: collections.abc.Sequence[str]) -> None:
-    """Assert that XAPI could have said this."""
-    code, *params = details
-    model = datamodel.load()
-    assert code in model.errors or code in UNLISTED, details
-    assert all(type(param) is str for param in details), details
-    if code == 'INTERNAL_ERROR':
-        assert not PYTHON.search(params[0]), details
-
-
-UNLISTED = {
-    'Fault',  # an asynchronous call of what has none: recorded
-}
-"""Codes that no list of XAPI's has, and that it answers."""
-
-
 class Caller:
     """Makes calls to the hosts of a world.
 
     :param where: the world.
     """
 
-    def __init__(self, where: FuzzWorld) -> None:
+    def __init__(self, where: fuzz_world.FuzzWorld) -> None:
         self._world = where
         self._sessions: dict[tuple[str, str], tuple[typing.Any, str]] = {}
 
@@ -522,8 +339,8 @@ class Caller:
             params = [real(value, target.db) for value in call.params]
             try:
                 first = self._session(target, call.session)
-                answer(target, call.method, [*first, *params])
-            except GaveUp:
+                fuzz_world.answer(target, call.method, [*first, *params])
+            except fuzz_world.GaveUp:
                 assert _may_wait(target, call.method), call
             except faults.Drop:
                 assert process.ended, (call, 'no answer')
@@ -539,7 +356,7 @@ class Caller:
         process, session = self._sessions.get(key, (None, ''))
         if process is not target.process:  # the last one died with its own
             verb = 'slave_local_login' if kind == 'local' else 'login'
-            found = answer(
+            found = fuzz_world.answer(
                 target,
                 f"session.{verb}_with_password",
                 ['root', target.password],
@@ -560,48 +377,3 @@ def _may_wait(target: machine.Machine, method: str) -> bool:
     where = target.world
     dead = any(not m.powered or m.process is None for m in where.machines)
     return waits or gone or dead
-
-
-def answer(
-    target: machine.Machine, method: str, params: list[Value]
-) -> typing.Any:
-    """Make a call, look at its answer in both encodings; return its value.
-
-    None when it is refused.
-    """
-    try:
-        result = dispatch.execute(target, method, params)
-    except errors.ApiError as error:
-        check_refusal(error.details)
-        return None
-    except dispatch.GateRefusal as refusal:
-        check_refusal(refusal.error.details)
-        return None
-    assert result.xml().startswith('<value')
-    shown = json.loads(result.json())
-    assert is_of(result.type, shown), (method, shown)
-    return result.value
-
-
-def is_of(kind: datamodel.Type, value: Value) -> bool:
-    """Tell whether a value decoded from JSON is of a type."""
-    if kind.kind == 'bool':
-        return isinstance(value, bool)
-    if kind.kind in ('int', 'float'):
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind.kind == 'set' and kind.of is not None:
-        inner = kind.of
-        return isinstance(value, list) and all(is_of(inner, v) for v in value)
-    if kind.kind == 'map':
-        inner = datamodel.map_types(kind)[1]
-        return isinstance(value, dict) and all(
-            is_of(inner, item) for item in value.values()
-        )
-    if kind.kind == 'record' and kind.name in datamodel.load().classes:
-        fields = datamodel.load().classes[kind.name].fields
-        return set(value) == set(fields) and all(
-            is_of(fields[name].type, item) for name, item in value.items()
-        )
-    if kind.kind in ('record', 'batch', 'option'):
-        return True
-    return isinstance(value, str)

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests import conftest
-from tests.contract import fuzz
+from tests.contract import fuzz, fuzz_world
 from xenpool_driver.simulator import simulation, wire_http
 
 EXAMPLES = {'ci': 200, 'matrix': 5000}.get(conftest.PROFILE, 500)
@@ -269,7 +269,7 @@ def check_xml(body: bytes) -> None:
         assert set(answer) == {'Status', 'Value'}
         return
     assert answer['Status'] == 'Failure'
-    fuzz.check_refusal(answer['ErrorDescription'])
+    fuzz_world.check_refusal(answer['ErrorDescription'])
 
 
 def _printable(body: bytes) -> bytes:
@@ -291,10 +291,10 @@ def check_json(body: bytes) -> None:
         assert 'result' in answer
         return
     if isinstance(error, list):  # before dispatch, or version 1
-        fuzz.check_refusal(error)
+        fuzz_world.check_refusal(error)
         return
     assert error['code'] == 1
-    fuzz.check_refusal([error['message'], *error['data']])
+    fuzz_world.check_refusal([error['message'], *error['data']])
 
 
 @hypothesis.settings(
@@ -307,7 +307,7 @@ def test_any_body(
     lab: simulation.Simulation, request: tuple[str, bytes]
 ) -> None:
     path, body = request
-    with fuzz.no_complaints():
+    with fuzz_world.no_complaints():
         status, kind, answer = post(lab, path, body)
     hypothesis.event(f"status {status}")
     assert status in STATUSES
@@ -368,7 +368,7 @@ def test_any_head(lab: simulation.Simulation, head: bytes) -> None:
     (host,) = lab.hosts
     port = int(host.http_url.rpartition(':')[2])
     with (
-        fuzz.no_complaints(),
+        fuzz_world.no_complaints(),
         socket.create_connection((host.address, port), PATIENCE) as sending,
     ):
         sending.sendall(head + b'\r\n\r\n')

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests import conftest
-from tests.contract import fuzz
+from tests.contract import fuzz, fuzz_world
 from xenpool_driver.simulator import errors, machine
 
 EXAMPLES = {'ci': 200, 'matrix': 5000}.get(conftest.PROFILE, 500)
@@ -37,8 +37,8 @@ EMERGENCIES = {
 )
 @hypothesis.given(calls=st.lists(fuzz.calls(), min_size=1, max_size=8))
 def test_any_calls(calls: list[fuzz.Call]) -> None:
-    with fuzz.single_threaded(), fuzz.no_complaints():
-        where = fuzz.world()
+    with fuzz_world.single_threaded(), fuzz_world.no_complaints():
+        where = fuzz_world.world()
         caller = fuzz.Caller(where)
         for call in calls:
             caller.make(call)
@@ -59,4 +59,4 @@ def still_answers(target: machine.Machine) -> None:
         return
     if target.role[0] == machine.MASTER:
         params: list[typing.Any] = ['root', target.password]
-        assert fuzz.answer(target, 'session.login_with_password', params)
+        assert fuzz_world.answer(target, 'session.login_with_password', params)
