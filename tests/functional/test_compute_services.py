@@ -287,3 +287,26 @@ def test_a_service_that_cannot_work_ends_with_one_line(
     assert last.startswith('xenpool-compute: ')
     assert words in last
     assert 'Traceback' not in done.stderr
+
+
+def test_a_service_that_waits_for_its_broker_can_be_stopped(
+    site: Site,
+) -> None:
+    site.rabbit = 'rabbit://guest:guest@127.50.0.250:5672//'
+    path = site.config('early', site.hosts[0])
+    log = site.directory / 'early.log'
+    with (
+        log.open('w') as stream,
+        subprocess.Popen(
+            [
+                *(sys.executable, '-m', 'xenpool_driver.compute.service'),
+                *('--config-file', str(path)),
+            ],
+            stderr=stream,
+            text=True,
+        ) as process,
+    ):
+        _wait_for(log, 'Connection failed', process)
+        process.send_signal(signal.SIGTERM)
+
+    assert process.returncode == -signal.SIGTERM

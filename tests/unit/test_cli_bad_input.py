@@ -15,6 +15,7 @@ from tests import paper_driver
 from tests.unit import test_cli_commands as commands
 from xenpool_driver import base, compute, exceptions, store
 from xenpool_driver.cli import main
+from xenpool_driver.compute import program
 
 config_file = commands.config_file
 database = commands.database
@@ -342,6 +343,24 @@ def test_remote_without_the_extra(
     result = xenpool('aggregate', 'delete', 'prod', '--remote')
 
     _says(result, 2, '[service]')
+
+
+def test_the_service_without_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ('bus', 'rpcapi', 'service'):
+        monkeypatch.delitem(
+            sys.modules, f"xenpool_driver.compute.{name}", raising=False
+        )
+        monkeypatch.delattr(compute, name, raising=False)
+    monkeypatch.setitem(sys.modules, 'oslo_service', None)
+    monkeypatch.setitem(sys.modules, 'oslo_service.backend', None)
+
+    assert program.main([]) == 2
+
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert '[service]' in err
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -213,6 +213,7 @@ class ComputeService:
     """Everything that one process runs.
 
     :param conf: the options, read.
+    :ivar hosts: the names of the hosts that it serves.
     :raises ConfigurationError: no hosts, an unknown plug-in, a bad section.
     :raises StoreError: the database cannot be used.
     """
@@ -223,18 +224,18 @@ class ComputeService:
                 '[DEFAULT] enabled_hosts is empty: name the hosts that this '
                 'service owns'
             )
-        self._hosts = list(dict.fromkeys(conf.enabled_hosts))
+        self.hosts = list(dict.fromkeys(conf.enabled_hosts))
         self._database = store.open_store(conf)
         self._bus = bus.transport(conf)
         remote = virtapi.ComputeVirtAPI(rpcapi.ComputeAPI(conf, self._bus))
         self._drivers = {
-            host: base.load_driver(conf, remote) for host in self._hosts
+            host: base.load_driver(conf, remote) for host in self.hosts
         }
         endpoint = Endpoint(
             manager.ComputeManager(self._drivers), self._database
         )
         self._servers = [
-            bus.server(self._bus, host, endpoint) for host in self._hosts
+            bus.server(self._bus, host, endpoint) for host in self.hosts
         ]
 
     def start(self) -> None:
@@ -243,7 +244,6 @@ class ComputeService:
             driver.init_host(host)
         for server in self._servers:
             server.start()
-        LOG.info('Serving %s', ', '.join(self._hosts))
 
     def stop(self) -> bool:
         """Take no more requests; wait for those that run.
@@ -318,12 +318,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def serve(conf: cfg.ConfigOpts) -> int:
     """Serve until SIGTERM or SIGINT; a second one ends the process at once.
 
+    So does the first one while there is nothing to finish yet: starting may
+    take for ever where no broker answers.
+
     :returns: the exit status.
     """
+    serving = threading.Event()
     ask_to_stop = threading.Event()
 
     def on_signal(number: int, _frame: types.FrameType | None) -> None:
-        if ask_to_stop.is_set():
+        if ask_to_stop.is_set() or not serving.is_set():
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         ask_to_stop.set()
@@ -332,6 +336,8 @@ def serve(conf: cfg.ConfigOpts) -> int:
     signal.signal(signal.SIGINT, on_signal)
     service = ComputeService(conf)
     service.start()
+    serving.set()
+    LOG.info('Serving %s', ', '.join(service.hosts))
     ask_to_stop.wait()
     LOG.info('Stopping')
     return 0 if service.stop() else 1
