@@ -81,7 +81,7 @@ def exit_toolstack(
             process.fuse.cancel()
         target.process = None
         world.sockets.close(target, machine.HTTP)
-        world.sockets.cut(target, machine.HTTPS)
+        world.sockets.silence(target, machine.HTTPS)
         if process.database is not None:
             process.database.wake()
         world.changed.notify_all()

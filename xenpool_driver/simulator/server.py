@@ -73,6 +73,7 @@ class Server:
         self._listeners: dict[int, _Listener] = {}
         self._by_place: dict[tuple[str, str], _Listener] = {}
         self._connections: dict[tuple[str, str], set[socket.socket]] = {}
+        self._silent: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK)
@@ -100,6 +101,7 @@ class Server:
             return
         with self._lock:
             place = machine.address, kind
+            self._silent.discard(place)
             if self._stopped or place in self._by_place:
                 return
             port = self._ports.get(place, wanted)
@@ -127,10 +129,18 @@ class Server:
                 listener = self._by_place.get((machine.address, one))
                 if listener is not None:
                     self._drop(listener)
-            self.cut(machine, one)
+            self._cut_all(machine, one)
 
-    def cut(self, machine: Machine, kind: str) -> None:
-        """Cut the connections to ``machine`` that are open."""
+    def silence(self, machine: Machine, kind: str) -> None:
+        """Accept connections for ``machine``, and answer nothing.
+
+        Those that are open are cut.
+        """
+        with self._lock:
+            self._silent.add((machine.address, kind))
+        self._cut_all(machine, kind)
+
+    def _cut_all(self, machine: Machine, kind: str) -> None:
         with self._lock:
             # A copy: who was just about to speak TLS leaves it meanwhile.
             cut = list(self._connections.pop((machine.address, kind), ()))
@@ -205,6 +215,8 @@ class Server:
             if listener.kind == HTTPS:
                 context = self.authority.context(machine.address, machine.name)
                 connection = self._secure(group, accepted, context)
+            if group in self._silent:
+                raise faults.Drop
             _Connection(machine, connection).run()
         except (OSError, faults.Drop) as error:
             LOG.debug('A connection to %s ended: %r', machine.name, error)

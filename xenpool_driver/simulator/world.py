@@ -40,8 +40,8 @@ class Sockets(typing.Protocol):
     def close(self, target: machine.Machine, kind: str | None = None) -> None:
         """Refuse connections, and cut those that are open."""
 
-    def cut(self, target: machine.Machine, kind: str) -> None:
-        """Cut the connections that are open; accept new ones."""
+    def silence(self, target: machine.Machine, kind: str) -> None:
+        """Accept connections, and answer nothing; cut those that are open."""
 
 
 class NoSockets:
@@ -53,7 +53,7 @@ class NoSockets:
     def close(self, target: machine.Machine, kind: str | None = None) -> None:
         """Do nothing."""
 
-    def cut(self, target: machine.Machine, kind: str) -> None:
+    def silence(self, target: machine.Machine, kind: str) -> None:
         """Do nothing."""
 
 
