@@ -17,25 +17,31 @@ import typing
 import sqlalchemy as sa
 
 from xenpool_driver import exceptions, pool_states
-from xenpool_driver.store import records, schema, texts
+from xenpool_driver.store import records, schema, statements, texts
 
-A = schema.AGGREGATES
 H = schema.HOSTS
-P = schema.PAIRS
 
 _MAX_ID = 2**31 - 1
 """The highest id that the column holds; more would be an error to ask for."""
 
+_SLICE = 10_000
+"""How many ids a statement may name; each database has a limit."""
+
 
 def fetch(
-    connection: sa.Connection, condition: sa.ColumnElement[bool]
+    connection: sa.Connection,
+    query: sa.Select[typing.Any],
+    **values: typing.Any,
 ) -> list[records.Aggregate]:
-    """Return the aggregates that meet the condition, by id, unbound.
+    """Return the aggregates that a query finds, in its order, unbound.
 
-    Three questions are asked: from one snapshot, or of locked rows.
+    More questions are asked: from one snapshot, or of locked rows.
+
+    :param query: selects whole rows (``statements``).
+    :param values: its parameters.
     """
-    rows = connection.execute(sa.select(A).where(condition).order_by(A.c.id))
-    return _filled(connection, [_aggregate(row) for row in rows], condition)
+    rows = connection.execute(query, values)
+    return _filled(connection, [_aggregate(row) for row in rows])
 
 
 def find(
@@ -49,7 +55,7 @@ def find(
     :param dismissed: find dismissed ones too.
     :raises AggregateNotFound: there is none, or more than one.
     """
-    found = fetch(connection, _named(ident))
+    found = _named(connection, ident)
     exact = [a for a in found if a.uuid == texts.canonical_uuid(str(ident))]
     live = [a for a in exact or found if a.deleted_at is None]
     gone = [a for a in exact or found if a.deleted_at is not None]
@@ -74,21 +80,20 @@ def lock(connection: sa.Connection, uuid: str) -> records.Aggregate:
 
     :raises AggregateNotFound: there is none.
     """
-    condition = A.c.uuid == texts.canonical_uuid(uuid)
-    row = connection.execute(
-        sa.select(A).where(condition).with_for_update()
-    ).first()
-    if row is None:
+    found = fetch(
+        connection,
+        statements.AGGREGATE_LOCKED,
+        the_uuid=texts.canonical_uuid(uuid),
+    )
+    if not found:
         raise exceptions.AggregateNotFound(f"there is no aggregate '{uuid}'")
-    return _filled(connection, [_aggregate(row)], A.c.id == row.id)[0]
+    return found[0]
 
 
 def exists(connection: sa.Connection, uuid: str) -> bool:
     """Say whether there is an aggregate, dismissed or not."""
-    return (
-        connection.scalar(sa.select(A.c.id).where(A.c.uuid == uuid))
-        is not None
-    )
+    row = connection.execute(statements.AGGREGATE, {'the_uuid': uuid})
+    return row.first() is not None
 
 
 def insert(
@@ -110,16 +115,17 @@ def insert(
                 f"there is an aggregate with the uuid {uuid} already"
             )
     connection.execute(
-        sa.insert(A).values(
-            uuid=uuid,
-            name=name,
-            live_name=None if foreign else name,
-            tracked=foreign,
-            generation=1,
-            created_at=now,
-        )
+        statements.AGGREGATE_INSERT,
+        {
+            'uuid': uuid,
+            'name': name,
+            'live_name': None if foreign else name,
+            'tracked': foreign,
+            'generation': 1,
+            'created_at': now,
+        },
     )
-    return fetch(connection, A.c.uuid == uuid)[0]
+    return fetch(connection, statements.AGGREGATE, the_uuid=uuid)[0]
 
 
 def apply(
@@ -182,44 +188,46 @@ def _aggregate(row: sa.Row[typing.Any]) -> records.Aggregate:
 
 
 def _filled(
-    connection: sa.Connection,
-    found: list[records.Aggregate],
-    condition: sa.ColumnElement[bool],
+    connection: sa.Connection, found: list[records.Aggregate]
 ) -> list[records.Aggregate]:
-    """Return the aggregates with their hosts and their metadata.
-
-    :param condition: the one that they meet.
-    """
+    """Return the aggregates with their hosts and their metadata."""
     by_id = {aggregate.id: aggregate for aggregate in found}
-    hosts = sa.select(H.c.aggregate_id, H.c.host).join(A).where(condition)
-    for ident, host in connection.execute(hosts.order_by(H.c.position)):
-        by_id[ident].hosts.append(host)
-    pairs = sa.select(P.c.aggregate_id, P.c.key, P.c.value).join(A)
-    keyed: dict[int, dict[str, str]] = collections.defaultdict(dict)
-    for ident, key, value in connection.execute(pairs.where(condition)):
-        keyed[ident][key] = value
+    for begin in range(0, len(found), _SLICE):
+        some = {'the_ids': list(by_id)[begin : begin + _SLICE]}
+        for ident, host in connection.execute(statements.HOSTS, some):
+            by_id[ident].hosts.append(host)
+        for ident, key, value in connection.execute(statements.PAIRS, some):
+            by_id[ident].metadata[key] = value
     for aggregate in found:
         # In Python: databases sort texts each in its own way.
-        aggregate.metadata.update(sorted(keyed[aggregate.id].items()))
+        aggregate.metadata = dict(sorted(aggregate.metadata.items()))
     return found
 
 
-def _named(ident: str | int) -> sa.ColumnElement[bool]:
-    """Return the condition of being called ``ident`` in one way or other."""
+def _named(
+    connection: sa.Connection, ident: str | int
+) -> list[records.Aggregate]:
+    """Return what is called ``ident`` in one way or other, by id."""
     text = str(ident)
     number = int(text) if text.isascii() and text.isdigit() else 0
-    by_id = A.c.id == number
+    by_id = {'the_id': number} if 0 < number <= _MAX_ID else {}
     if isinstance(ident, int):
-        return by_id if 0 < ident <= _MAX_ID else sa.false()
-    if len(text) > texts.MAX_LENGTH or '\0' in text:
-        return sa.false()
-    by_text = (A.c.uuid == texts.canonical_uuid(text)) | (A.c.name == text)
-    return by_text | by_id if 0 < number <= _MAX_ID else by_text
+        query, by_text = statements.AGGREGATES_BY_ID, {}
+    elif len(text) > texts.MAX_LENGTH or '\0' in text:
+        return []
+    else:
+        by_text = {'the_uuid': texts.canonical_uuid(text), 'the_text': text}
+        query = statements.AGGREGATES_BY_TEXT
+        if by_id:
+            query = statements.AGGREGATES_BY_EITHER
+    if not by_id and not by_text:
+        return []
+    return fetch(connection, query, **by_id, **by_text)
 
 
 def _refuse_name(connection: sa.Connection, name: str, uuid: str) -> None:
-    query = sa.select(A.c.uuid).where(A.c.live_name == name)
-    owner = connection.scalar(query.where(A.c.uuid != uuid))
+    values = {'the_name': name, 'the_uuid': uuid}
+    owner = connection.scalar(statements.NAME_OWNER, values)
     if owner is not None:
         raise exceptions.AggregateNameExists(
             f"there is an aggregate '{name}' ({owner}) already"
@@ -280,20 +288,24 @@ def _write_hosts(
     added = new.hosts[len(kept) :]
     is_pool = pool_states.is_hv_pool(new.metadata)
     was_pool = pool_states.is_hv_pool(old.metadata)
-    mine = H.c.aggregate_id == old.id
+    mine = {'the_id': old.id}
     if gone:
-        connection.execute(sa.delete(H).where(mine & H.c.host.in_(gone)))
+        connection.execute(
+            statements.HOSTS_DELETE, {**mine, 'the_hosts': gone}
+        )
     if is_pool:
         _refuse_hosts(connection, added if was_pool else new.hosts, old.id)
     if kept and was_pool != is_pool:
         claim = H.c.host if is_pool else sa.null()
-        connection.execute(sa.update(H).where(mine).values(pool_host=claim))
-    if added:
-        last = connection.scalar(
-            sa.select(sa.func.max(H.c.position)).where(mine)
-        )
         connection.execute(
-            sa.insert(H),
+            sa.update(H)
+            .where(H.c.aggregate_id == old.id)
+            .values(pool_host=claim)
+        )
+    if added:
+        last = connection.scalar(statements.LAST_POSITION, mine)
+        connection.execute(
+            statements.HOSTS_INSERT,
             [
                 {
                     'aggregate_id': old.id,
@@ -315,13 +327,8 @@ def _refuse_hosts(
 ) -> None:
     if not hosts:
         return
-    elsewhere = (
-        sa.select(H.c.host, A.c.name, A.c.uuid)
-        .join(A)
-        .where(H.c.pool_host.in_(hosts), H.c.aggregate_id != aggregate_id)
-        .order_by(H.c.pool_host)
-    )
-    row = connection.execute(elsewhere).first()
+    values = {'the_hosts': list(hosts), 'the_id': aggregate_id}
+    row = connection.execute(statements.HOSTS_ELSEWHERE, values).first()
     if row:
         raise exceptions.AggregateHostExists(
             f"host '{row.host}' is in the pool aggregate '{row.name}' "
@@ -334,18 +341,20 @@ def _write_metadata(
     old: records.Aggregate,
     new: records.Aggregate,
 ) -> None:
-    mine = P.c.aggregate_id == old.id
+    mine = {'the_id': old.id}
     gone = [key for key in old.metadata if key not in new.metadata]
     if gone:
-        connection.execute(sa.delete(P).where(mine & P.c.key.in_(gone)))
+        connection.execute(statements.PAIRS_DELETE, {**mine, 'the_keys': gone})
     for key, value in new.metadata.items():
         if key not in old.metadata:
             connection.execute(
-                sa.insert(P).values(aggregate_id=old.id, key=key, value=value)
+                statements.PAIR_INSERT,
+                {'aggregate_id': old.id, 'key': key, 'value': value},
             )
         elif old.metadata[key] != value:
             connection.execute(
-                sa.update(P).where(mine & (P.c.key == key)).values(value=value)
+                statements.PAIR_UPDATE,
+                {**mine, 'the_key': key, 'value': value},
             )
 
 
@@ -357,14 +366,15 @@ def _write_row(
     """Write the aggregate's own row if it is still what was read."""
     nameless = new.tracked or new.deleted_at is not None
     written = connection.execute(
-        sa.update(A)
-        .where(A.c.id == old.id, A.c.generation == old.generation)
-        .values(
-            name=new.name,
-            live_name=None if nameless else new.name,
-            generation=new.generation,
-            deleted_at=new.deleted_at,
-        )
+        statements.AGGREGATE_UPDATE,
+        {
+            'the_id': old.id,
+            'the_generation': old.generation,
+            'name': new.name,
+            'live_name': None if nameless else new.name,
+            'generation': new.generation,
+            'deleted_at': new.deleted_at,
+        },
     )
     if written.rowcount != 1:
         raise exceptions.StaleAggregate(

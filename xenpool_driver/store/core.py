@@ -121,7 +121,7 @@ class Store(shelf.Shelf):
         admit: Admit,
     ) -> Begun:
         row = aggregates.lock(connection, draft.aggregate_uuid)
-        others = journal.fetch(connection, journal.running(row.uuid))
+        others = journal.running(connection, row.uuid)
         changes = admit(self._bound(row), others)
         if row.deleted_at is not None:
             raise exceptions.AggregateNotFound(f"aggregate {row} is deleted")
@@ -262,9 +262,7 @@ class Store(shelf.Shelf):
     ) -> list[records.Operation]:
         """Return the operations that have no end, oldest first."""
         return self._database.read(
-            lambda connection: journal.fetch(
-                connection, journal.running(aggregate_uuid)
-            )
+            lambda connection: journal.running(connection, aggregate_uuid)
         )
 
     def expired_operations(
@@ -295,8 +293,8 @@ class Store(shelf.Shelf):
         :param limit: at most so many.
         """
         return self._database.read(
-            lambda connection: journal.fetch(
-                connection, journal.of_aggregate(aggregate_uuid), limit
+            lambda connection: journal.newest(
+                connection, aggregate_uuid, limit
             )
         )
 

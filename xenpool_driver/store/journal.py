@@ -15,10 +15,7 @@ import typing
 import sqlalchemy as sa
 
 from xenpool_driver import exceptions
-from xenpool_driver.store import records, schema, texts
-
-O = schema.OPERATIONS  # noqa: E741
-F = schema.PHASES
+from xenpool_driver.store import records, schema, statements, texts
 
 BEGUN = 'begun'
 """The phase of an operation that has announced nothing yet."""
@@ -27,33 +24,41 @@ TAKEN_OVER = 'taken-over'
 """The line of the story that tells of a new owner; it is no phase."""
 
 
-def fetch(
-    connection: sa.Connection,
-    condition: sa.ColumnElement[bool],
-    newest: int | None = None,
+def running(
+    connection: sa.Connection, aggregate_uuid: str | None
 ) -> list[records.Operation]:
-    """Return the operations that meet the condition, oldest first.
+    """Return the operations that have no end, oldest first.
 
-    :param newest: return so many at most, newest first.
+    :param aggregate_uuid: of this aggregate only.
     """
-    query = sa.select(O).where(condition)
-    if newest is None:
-        query = query.order_by(O.c.id)
-    else:
-        query = query.order_by(O.c.id.desc()).limit(newest)
-    return [_operation(row) for row in connection.execute(query)]
+    query = statements.OPERATIONS_RUNNING
+    if aggregate_uuid is not None:
+        query = statements.OPERATIONS_RUNNING_HERE
+    return _found(connection, query, aggregate_uuid, {})
 
 
-def running(aggregate_uuid: str | None) -> sa.ColumnElement[bool]:
-    """Return the condition of having no end (in this aggregate)."""
-    return O.c.ended_at.is_(None) & of_aggregate(aggregate_uuid)
+def newest(
+    connection: sa.Connection, aggregate_uuid: str | None, limit: int
+) -> list[records.Operation]:
+    """Return at most so many operations, newest first.
+
+    :param aggregate_uuid: of this aggregate only.
+    """
+    query = statements.OPERATIONS_NEWEST
+    if aggregate_uuid is not None:
+        query = statements.OPERATIONS_NEWEST_HERE
+    return _found(connection, query, aggregate_uuid, {'the_limit': limit})
 
 
-def of_aggregate(aggregate_uuid: str | None) -> sa.ColumnElement[bool]:
-    """Return the condition of belonging to this aggregate; None: any."""
-    if aggregate_uuid is None:
-        return sa.true()
-    return O.c.aggregate_uuid == texts.canonical_uuid(aggregate_uuid)
+def _found(
+    connection: sa.Connection,
+    query: sa.Select[typing.Any],
+    aggregate_uuid: str | None,
+    values: dict[str, typing.Any],
+) -> list[records.Operation]:
+    if aggregate_uuid is not None:
+        values['the_aggregate'] = texts.canonical_uuid(aggregate_uuid)
+    return [_operation(row) for row in connection.execute(query, values)]
 
 
 def insert(connection: sa.Connection, operation: records.Operation) -> None:
@@ -66,7 +71,7 @@ def insert(connection: sa.Connection, operation: records.Operation) -> None:
         if text is not None:
             texts.line(what.replace('_', ' '), text)
     values = vars(operation) | {'details': _packed(operation.details)}
-    connection.execute(sa.insert(O).values(**values))
+    connection.execute(statements.OPERATION_INSERT, values)
     tell(connection, operation, BEGUN, operation.started_at, '')
 
 
@@ -95,8 +100,9 @@ def lock(connection: sa.Connection, uuid: str) -> records.Operation:
 
     :raises OperationNotFound: there is none.
     """
-    query = sa.select(O).where(O.c.uuid == uuid).with_for_update()
-    row = connection.execute(query).first()
+    row = connection.execute(
+        statements.OPERATION_LOCKED, {'the_uuid': uuid}
+    ).first()
     if row is None:
         raise exceptions.OperationNotFound(f"there is no operation '{uuid}'")
     return _operation(row)
@@ -106,7 +112,7 @@ def save(connection: sa.Connection, operation: records.Operation) -> None:
     """Write an operation that this transaction has locked."""
     values = vars(operation) | {'details': _packed(operation.details)}
     connection.execute(
-        sa.update(O).where(O.c.uuid == operation.uuid).values(**values)
+        statements.OPERATION_UPDATE, {'the_uuid': operation.uuid, **values}
     )
 
 
@@ -121,24 +127,24 @@ def tell(
 
     :param operation: locked, or inserted, by this transaction.
     """
-    mine = F.c.operation_uuid == operation.uuid
-    last = connection.scalar(sa.select(sa.func.max(F.c.seq)).where(mine))
+    mine = {'the_uuid': operation.uuid}
+    last = connection.scalar(statements.LAST_LINE, mine)
     connection.execute(
-        sa.insert(F).values(
-            operation_uuid=operation.uuid,
-            seq=(last or 0) + 1,
-            phase=texts.line('phase', phase),
-            at=at,
-            note=texts.prose(note),
-            owner=operation.owner,
-            epoch=operation.epoch,
-        )
+        statements.LINE_INSERT,
+        {
+            'operation_uuid': operation.uuid,
+            'seq': (last or 0) + 1,
+            'phase': texts.line('phase', phase),
+            'at': at,
+            'note': texts.prose(note),
+            'owner': operation.owner,
+            'epoch': operation.epoch,
+        },
     )
 
 
 def story(connection: sa.Connection, uuid: str) -> list[records.Phase]:
     """Return every line of an operation's story, oldest first."""
-    query = sa.select(F).where(F.c.operation_uuid == uuid).order_by(F.c.seq)
     return [
         records.Phase(
             seq=row.seq,
@@ -148,7 +154,7 @@ def story(connection: sa.Connection, uuid: str) -> list[records.Phase]:
             owner=row.owner,
             epoch=row.epoch,
         )
-        for row in connection.execute(query)
+        for row in connection.execute(statements.STORY, {'the_uuid': uuid})
     ]
 
 
@@ -160,8 +166,9 @@ def find(connection: sa.Connection, ident: str) -> records.Operation:
     text = texts.prose(ident).lower()[: schema.UUID.length or 36]
     found = []
     if text == ident.lower() and text:
-        condition = O.c.uuid.startswith(text, autoescape=True)
-        found = fetch(connection, condition, newest=3)
+        begins = schema.OPERATIONS.c.uuid.startswith(text, autoescape=True)
+        query = statements.OPERATIONS_NEWEST.where(begins)
+        found = _found(connection, query, None, {'the_limit': 3})
     if len(found) > 1:
         raise exceptions.OperationNotFound(
             f"'{ident}' could be any of the operations "

@@ -11,7 +11,13 @@ import sqlalchemy as sa
 
 from xenpool_driver import clock as clocks
 from xenpool_driver import exceptions
-from xenpool_driver.store import aggregates, engine, records, schema, texts
+from xenpool_driver.store import (
+    aggregates,
+    engine,
+    records,
+    statements,
+    texts,
+)
 
 
 class Shelf:
@@ -102,22 +108,20 @@ class Shelf:
 
         :param dismissed: dismissed ones too.
         """
-        live = schema.AGGREGATES.c.deleted_at.is_(None)
+        wanted = statements.AGGREGATES_LIVE
+        if dismissed:
+            wanted = statements.AGGREGATES_ALL
         found = self._database.read(
-            lambda connection: aggregates.fetch(
-                connection, sa.true() if dismissed else live
-            )
+            lambda connection: aggregates.fetch(connection, wanted)
         )
         return [self._bound(aggregate) for aggregate in found]
 
     def aggregate_of_host(self, host: str) -> records.Aggregate | None:
         """Return the pool aggregate that the host is in, if any."""
-        hosts = schema.HOSTS
-        of_host = schema.AGGREGATES.c.id.in_(
-            sa.select(hosts.c.aggregate_id).where(hosts.c.pool_host == host)
-        )
         found = self._database.read(
-            lambda connection: aggregates.fetch(connection, of_host)
+            lambda connection: aggregates.fetch(
+                connection, statements.AGGREGATE_OF_HOST, the_host=host
+            )
         )
         return self._bound(found[0]) if found else None
 
