@@ -70,8 +70,8 @@ class Inventory:
 def take(pool: snapshot.PoolSnapshot, host_uuid: str) -> Inventory:
     """Return the inventory of one host of a snapshot.
 
-    :param pool: a snapshot that holds ``snapshot.INVENTORY_CLASSES``: before
-        the join the joiner's own, afterwards the pool's.
+    :param pool: a snapshot with pool, host, network, PIF, SR, PBD and VM:
+        before the join the joiner's own, afterwards the pool's.
     :param host_uuid: the host.
     :raises LookupError: the snapshot does not know the host.
     """
@@ -127,7 +127,6 @@ def _host(host: objects.Host) -> Item:
 
 
 def _pool(records: snapshot.PoolSnapshot, pool: objects.Pool) -> Item:
-    default = records.srs.get(pool.default_sr) if pool.default_sr else None
     return _item(
         pool,
         {
@@ -135,7 +134,6 @@ def _pool(records: snapshot.PoolSnapshot, pool: objects.Pool) -> Item:
             'description': pool.name_description,
             'tags': pool.tags,
             'other_config': _lasting(pool.other_config),
-            'default SR': default.name if default else '',
         },
         name=records.name,
     )
@@ -224,7 +222,7 @@ def _vm(vm: objects.Vm) -> Item:
     )
 
 
-_POOLWIDE = ('name', 'description', 'tags', 'other_config', 'default SR')
+_POOLWIDE = ('name', 'description', 'tags', 'other_config')
 
 
 def compare(before: Inventory, after: Inventory) -> tuple[model.Finding, ...]:

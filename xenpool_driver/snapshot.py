@@ -63,9 +63,6 @@ AUDIT_CLASSES = (
 )
 """What an audit reads."""
 
-INVENTORY_CLASSES = ('pool', 'host', 'network', 'PIF', 'SR', 'PBD', 'VM')
-"""What the comparison before and after a join reads."""
-
 DUMP_CLASSES = (
     *LIVE_CLASSES,
     'VBD',

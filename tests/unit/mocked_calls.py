@@ -8,6 +8,7 @@ once, or after a fuse, in the order that was recorded of a real XAPI.
 from __future__ import annotations
 
 import copy
+import re
 import typing
 
 import XenAPI
@@ -65,6 +66,9 @@ def script(host: mocked_pool.Host) -> None:
         found(api, f"{cls}.get_all_records").side_effect = lambda cls=cls: (
             _served(host).raw.get(cls, {})
         )
+        found(api, f"{cls}.get_all_records_where").side_effect = (
+            lambda which, cls=cls: _where(_served(host), cls, which)
+        )
     for cls in ('host', 'SR', 'VM'):
         found(api, f"{cls}.get_by_uuid").side_effect = lambda uuid, cls=cls: (
             _by_uuid(_served(host), cls, uuid)
@@ -102,6 +106,18 @@ def _by_uuid(host: mocked_pool.Host, cls: str, uuid: str) -> str:
         if record['uuid'] == uuid:
             return str(ref)
     raise failure('UUID_INVALID', cls, uuid)
+
+
+def _where(
+    host: mocked_pool.Host, cls: str, which: str
+) -> dict[str, typing.Any]:
+    terms = re.findall('field "([^"]*)" = "([^"]*)"(?: or |$)', which)
+    assert terms, which
+    return {
+        ref: record
+        for ref, record in host.raw.get(cls, {}).items()
+        if any(str(record.get(f)).lower() == v.lower() for f, v in terms)
+    }
 
 
 def _get(host: mocked_pool.Host, getter: str, ref: str) -> typing.Any:

@@ -45,11 +45,13 @@ class Master:
     """The host that is the pool's master now.
 
     :ivar door: the way to it.
+    :ivar ref: its reference.
     :ivar uuid: its XenServer uuid.
     :ivar address: its address, as XAPI itself has it.
     """
 
     door: client.Client
+    ref: str
     uuid: str
     address: str
 
@@ -87,7 +89,8 @@ def _identified(door: client.Client, pool: objects.Pool) -> Master:
     member = door.record(pool.master) if pool.master else None
     if member is None:
         raise exceptions.XapiUnavailable('has no record of itself', door.name)
-    return Master(door, member.uuid, member.address or door.address)
+    address = member.address or door.address
+    return Master(door, member.ref, member.uuid, address)
 
 
 def storage_plugged(seen: snapshot.PoolSnapshot, ref: str) -> bool:

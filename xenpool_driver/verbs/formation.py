@@ -362,8 +362,10 @@ class Join(common.PoolVerb):
         record = master.door.member(self._ref)
         if record is None or not (record.live and record.enabled):
             return Observation.JOINING
-        self._after = master.door.snapshot(
-            *snapshot.INVENTORY_CLASSES, with_clock=False
+        self._after = master.door.excerpt(
+            {master.ref: master.uuid, self._ref: self.uuid},
+            srs=self._before.srs if self._before else (),
+            vms=self._before.vms if self._before else (),
         )
         if self._after.host_by_uuid(self.uuid) is None:
             return Observation.JOINING  # gone again while that was read

@@ -274,6 +274,36 @@ class Client(_Door):
             clock_offset=offset,
         )
 
+    def excerpt(
+        self,
+        members: typing.Mapping[str, str],
+        srs: typing.Iterable[str],
+        vms: typing.Iterable[str],
+    ) -> snapshots.PoolSnapshot:
+        """Return what the pool holds of some members, not of all.
+
+        What is read after each join must not grow with the pool. The pool
+        itself and its networks are there as a whole.
+
+        :param members: ``{reference: uuid}``, the master among them: of these
+            there are host, PIFs and PBDs.
+        :param srs: uuids of storage that is not shared; shared one is there.
+        :param vms: uuids of virtual machines.
+        """
+        raw = Records()
+        raw.update(self.records('pool', 'network'))
+        here = _equal('host', members)
+        wanted = {
+            'host': _equal('uuid', members.values()),
+            'PIF': here,
+            'PBD': here,
+            'SR': [*_equal('shared', ['true']), *_equal('uuid', srs)],
+            'VM': _equal('uuid', vms),
+        }
+        for cls, terms in wanted.items():
+            raw[cls] = self._table(cls, terms) if terms else {}
+        return self._parsed(parsers.snapshot, raw)
+
     def has_pending(self, *methods: str) -> bool:
         """Say whether one of these calls is under way on the master.
 
@@ -456,11 +486,19 @@ class Client(_Door):
         """Start a task and wait for it to succeed."""
         tasks.wait(self._start(method, *args), self._clock, TASK_TIMEOUT, POLL)
 
-    def _table(self, cls: str) -> dict[str, typing.Any]:
-        """Return all records of a class."""
-        found = self._home.read_all(f"{cls}.get_all_records")
+    def _table(
+        self, cls: str, terms: typing.Sequence[str] = ()
+    ) -> dict[str, typing.Any]:
+        """Return the records of a class.
+
+        :param terms: those that one of these is true of; default: all.
+        """
+        method, args = f"{cls}.get_all_records", []
+        if terms:
+            method, args = f"{method}_where", [' or '.join(terms)]
+        found = self._home.read_all(method, args=args)
         if not isinstance(found, dict):
-            raise self._senseless(f"{cls}.get_all_records is no map")
+            raise self._senseless(f"{method} is no map")
         return found
 
     def _parsed(
@@ -549,6 +587,11 @@ class LocalClient(_Door):
         :param address: the master's address.
         """
         self.write('pool.emergency_reset_master', address)
+
+
+def _equal(field: str, values: typing.Iterable[str]) -> list[str]:
+    """Return the terms of ``get_all_records_where`` for some values."""
+    return [f'field "{field}" = "{value}"' for value in values]
 
 
 def _says_nothing(cls: str, raw: Records) -> bool:
