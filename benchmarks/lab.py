@@ -20,8 +20,8 @@ import urllib.request
 
 from oslo_config import cfg
 
+from xenpool_driver import base, driver, pool_states, store
 from xenpool_driver import conf as config
-from xenpool_driver import driver, pool_states, store
 from xenpool_driver.compute import aggregates, manager
 
 SCALE = 20.0
@@ -166,8 +166,8 @@ class Desk:
 @contextlib.contextmanager
 def desk(conf: cfg.ConfigOpts) -> collections.abc.Iterator[Desk]:
     """Open the driver that the configuration describes."""
-    database = store.open_store(conf)
-    found = driver.XenAPIPoolDriver(conf=conf, database=database)
+    found = typing.cast(driver.XenAPIPoolDriver, base.load_driver(conf))
+    database = found.site.store
     compute = manager.ComputeManager(
         dict.fromkeys(config.known_hosts(conf), found)
     )

@@ -129,7 +129,7 @@ class PoolSnapshot:
             return None
         return self.unreadable.get(cls, f"class {cls} was not read")
 
-    @property
+    @functools.cached_property
     def coordinator(self) -> objects.Host | None:
         """The host that is the pool's master."""
         if self.pool is None or self.pool.master is None:

@@ -299,8 +299,9 @@ class Join(common.PoolVerb):
         )
         self.uuid = judged.host_uuid
         self._is_member = judged.is_member
-        self._before = judged.inventory
         self.refuse_failures(judged.report)
+        if judged.own is not None:
+            self._before = inventory.take(judged.own, self.uuid)
 
     def intent(self) -> dict[str, typing.Any]:
         return {

@@ -11,7 +11,6 @@ import functools
 from xenpool_driver import conf as config
 from xenpool_driver import (
     exceptions,
-    inventory,
     model,
     objects,
     operation,
@@ -33,14 +32,14 @@ class Judgement:
     :ivar report: everything that was found.
     :ivar host_uuid: the joiner's XenServer uuid; '' if it was not seen.
     :ivar is_member: whether it is a member of this very pool already.
-    :ivar inventory: its settings, to be compared afterwards; None for a
+    :ivar own: its records, to be compared afterwards; None for a
         member.
     """
 
     report: model.Report
     host_uuid: str = ''
     is_member: bool = False
-    inventory: inventory.Inventory | None = None
+    own: snapshot.PoolSnapshot | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,7 +286,7 @@ def _judge(
     report = dataclasses.replace(report, subject=host)
     if _are_same(own, pool):
         return Judgement(report, uuid, True)
-    return Judgement(report, uuid, False, inventory.take(own, uuid))
+    return Judgement(report, uuid, False, own)
 
 
 def _twins(
