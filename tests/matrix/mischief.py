@@ -143,6 +143,9 @@ FAULTS = (
 )
 """Each at each call."""
 
+BY_NAME = {fault.name: fault for fault in FAULTS}
+"""All of them, by name: processes pass names to each other."""
+
 
 class Saboteur:
     """Counts the calls that each host answers, and spoils one of them.
@@ -198,6 +201,7 @@ class _Gate:
 
     def before(self, call: typing.Any) -> None:
         """Ahead of a call's execution."""
+        call.fault = None  # a refusal may end this before the inner one acts
         call.mischief = self._saboteur.strike(self._target, call.name)
         if call.mischief is not None and call.mischief.before is not None:
             call.mischief.before(self._target)

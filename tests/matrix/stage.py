@@ -30,7 +30,7 @@ Machine = machine.Machine
 SCALE = 30.0
 """Simulated seconds per real second."""
 
-READ_TIMEOUT = 1.0
+READ_TIMEOUT = 2.0
 """Real seconds that a host has to answer."""
 
 LEASE = 60.0
@@ -117,11 +117,13 @@ class Kept:
 
 
 def addresses(count: int) -> list[str]:
-    """Return addresses that no other stage of this process has just now."""
-    block = next(_BLOCKS)
-    third = (os.getpid() + 7 * (block // 30)) % 250
-    first = 1 + block % 30 * 8
-    return [f'127.80.{third}.{first + number}' for number in range(count)]
+    """Return addresses that no other stage has just now."""
+    second, third = divmod(os.getpid() % 10000, 250)
+    first = 1 + next(_BLOCKS) % 30 * 8
+    return [
+        f'127.{110 + second}.{third}.{first + number}'
+        for number in range(count)
+    ]
 
 
 class Stage:

@@ -7,18 +7,12 @@ worker is killed (SIGKILL, a real process) before it and after it.
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
+import typing
 
 import pytest
 
-from tests.matrix import judge, scenarios, stage, worker
+from tests.matrix import crowd, judge, scenarios, stage, worker
 from xenpool_driver import exceptions, pool_states
-
-FORKSERVER = multiprocessing.get_context('forkserver')
-FORKSERVER.set_forkserver_preload(['tests.matrix.worker'])
-
-Fuse = tuple[int, str]
 
 SAMPLE = 4
 """Cells of each request in the reduced profile."""
@@ -27,15 +21,39 @@ CI = ('first host', 'join', 'eject', 'set master')
 """The requests of the reduced profile."""
 
 
+class Cell(typing.NamedTuple):
+    """A worker is killed, and another one settles what it left behind.
+
+    :ivar name: of the request.
+    :ivar fuse: where the worker is killed.
+    :ivar reads: whether calls that change nothing are points, too.
+    :ivar by_start: whether the other one settles it as it starts, rather
+        than because it is told to.
+    :ivar second: where the worker that settles it is killed, too, before a
+        third one does; None: nowhere.
+    """
+
+    name: str
+    fuse: worker.Fuse
+    reads: bool = True
+    by_start: bool = False
+    second: worker.Fuse | None = None
+
+    def __str__(self) -> str:
+        how = 'at its start' if self.by_start else 'as it is told'
+        then = f', then {self.second}' if self.second else ''
+        return f'{self.fuse}{then}; settled by another {how}'
+
+
 def send(
     where: stage.Stage,
-    fuse: Fuse | None,
+    fuse: worker.Fuse | None,
     reads: bool,
     recover: bool = False,
 ) -> worker.Report | None:
     """Run a worker; None when it was killed."""
-    mine, its = FORKSERVER.Pipe(duplex=False)
-    process = FORKSERVER.Process(
+    mine, its = crowd.FORKSERVER.Pipe(duplex=False)
+    process = crowd.FORKSERVER.Process(
         target=worker.run,
         args=(
             str(where.conf_file),
@@ -133,7 +151,7 @@ def not_allowed(where: stage.Stage) -> list[str]:
     return [f'ends as {here}, which nobody asked for']
 
 
-def dry_run(kept: stage.Kept, name: str, reads: bool) -> list[str]:
+def dry_run(kept: stage.Kept, name: str, reads: bool) -> list[worker.Point]:
     """Return the points of a request that nobody disturbs."""
     with stage.Stage(scenarios.SCENARIOS[name], kept) as where:
         report = send(where, None, reads)
@@ -145,42 +163,29 @@ def dry_run(kept: stage.Kept, name: str, reads: bool) -> list[str]:
     return report.points
 
 
-def run_cell(
-    kept: stage.Kept,
-    name: str,
-    fuse: Fuse,
-    reads: bool,
-    second: Fuse | None = None,
-) -> tuple[bool, list[str]]:
-    """Kill a worker at a point, let another one settle it, and judge.
-
-    :param second: where the worker that settles it is killed, too, before a
-        third one does.
-    :returns: whether the last point was reached, and what is wrong.
-    """
-    with stage.Stage(scenarios.SCENARIOS[name], kept) as where:
-        report = send(where, fuse, reads)
-        if second is not None:
-            report = send(where, second, False, recover=True)
-        settle(where, by_start=fuse[0] % 2 == 0)
+def run_cell(kept: stage.Kept, cell: Cell) -> crowd.Result:
+    """Kill a worker at a point, let another one settle it, and judge."""
+    with stage.Stage(scenarios.SCENARIOS[cell.name], kept) as where:
+        report = send(where, cell.fuse, cell.reads)
+        if cell.second is not None and report is None:
+            report = send(where, cell.second, False, recover=True)
+        settle(where, cell.by_start)
         where.await_quiet()
-        found = complaints(where) or ask_again(where)
+        found = complaints(where)
+        ending = 'done' if is_done(where) else 'undone'
+        found = found or ask_again(where)
         if found:
             found += judge.story(where)
-    return report is None, found
+    return crowd.Result(report is None, ending, found)
 
 
-def cells(points: list[str], limit: int | None) -> list[Fuse]:
-    """Return every point, before and after it; or as many as wanted."""
-    fuses = [
-        (number, moment)
-        for number in range(1, len(points) + 1)
+def fuses(points: list[worker.Point]) -> list[worker.Fuse]:
+    """Return before and after each point."""
+    return [
+        worker.Fuse(point, moment)
+        for point in points
         for moment in (worker.BEFORE, worker.AFTER)
     ]
-    if limit is None or len(fuses) <= limit:
-        return fuses
-    step = len(fuses) / limit
-    return [fuses[int(index * step)] for index in range(limit)]
 
 
 @pytest.mark.matrix
@@ -192,53 +197,25 @@ def test_killed_anywhere_and_settled(
     name: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if profile != 'matrix' and name not in CI:
-        pytest.skip('part of the whole matrix only')
     whole = profile == 'matrix'
-    points = dry_run(kept, name, whole)
-    fuses = cells(points, None if whole else SAMPLE)
-    missed = 0
-    failures = []
-    for fuse in fuses:
-        reached, found = run_cell(kept, name, fuse, whole)
-        missed += not reached
-        if found:
-            number, moment = fuse
-            failures.append(
-                f'{moment} {points[number - 1]} ({number}): '
-                + '; '.join(found)
-            )
-    tell(capsys, f'crash matrix, {name}', len(fuses), missed, len(failures))
-    assert len(fuses) > missed
-    assert not failures, '\n'.join(failures)
-
-
-def tell(
-    capsys: pytest.CaptureFixture[str],
-    what: str,
-    run: int,
-    missed: int,
-    failed: int,
-) -> None:
-    """Print how many cells a matrix has."""
-    with capsys.disabled():
-        print(
-            f'\n{what}: {run} cells, {missed} of them after the end, '
-            f'{failed} failed',
-            file=sys.stderr,
-        )
-
-
-def changes_of(points: list[str]) -> list[Fuse]:
-    """Return the points behind each call that changes something."""
-    return [
-        (number, worker.AFTER)
-        for number, point in enumerate(points, 1)
-        if point.startswith('change ')
+    if not whole and name not in CI:
+        pytest.skip('part of the whole matrix only')
+    surveys = crowd.SURVEYS if whole else 1
+    points, fleeting = crowd.common_points(
+        [dry_run(kept, name, whole) for _ in range(surveys)]
+    )
+    cells = [
+        Cell(name, fuse, whole, by_start=index // 2 % 2 == 0)
+        for index, fuse in enumerate(fuses(points))
     ]
+    tally = crowd.Tally(f'crash matrix, {name}', fleeting)
+    cells = crowd.sample(cells, None if whole else SAMPLE)
+    crowd.run_all(tally, run_cell, cells, capsys)
 
 
-def recovery_points(kept: stage.Kept, name: str, first: Fuse) -> list[str]:
+def recovery_points(
+    kept: stage.Kept, name: str, first: worker.Fuse
+) -> list[worker.Point]:
     """Return the points of a recovery that nobody disturbs."""
     with stage.Stage(scenarios.SCENARIOS[name], kept) as where:
         assert send(where, first, False) is None
@@ -258,22 +235,19 @@ def test_killed_while_settling_and_settled_again(
     name: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """The first worker is killed behind each call that changes something."""
     if profile != 'matrix':
         pytest.skip('part of the whole matrix only')
     points = dry_run(kept, name, False)
-    run = missed = 0
-    failures = []
-    for first in changes_of(points) or [(1, worker.AFTER)]:
-        told = recovery_points(kept, name, first)
-        for second in cells(told, None):
-            reached, found = run_cell(kept, name, first, False, second)
-            run += 1
-            missed += not reached
-            if found:
-                failures.append(
-                    f'after {points[first[0] - 1]}, then {second[1]} '
-                    f'{told[second[0] - 1]}: ' + '; '.join(found)
-                )
-    tell(capsys, f'recovery matrix, {name}', run, missed, len(failures))
-    assert run > missed
-    assert not failures, '\n'.join(failures)
+    firsts = [point for point in points if point.changes] or points[:1]
+    cells = []
+    fleeting = 0
+    for point in firsts:
+        first = worker.Fuse(point, worker.AFTER)
+        told, others = crowd.common_points(
+            [recovery_points(kept, name, first) for _ in range(crowd.SURVEYS)]
+        )
+        fleeting += others
+        cells += [Cell(name, first, False, second=it) for it in fuses(told)]
+    tally = crowd.Tally(f'recovery matrix, {name}', fleeting)
+    crowd.run_all(tally, run_cell, cells, capsys)

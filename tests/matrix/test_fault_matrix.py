@@ -8,13 +8,11 @@ audit the aggregate says what the pool says, or why it cannot.
 
 from __future__ import annotations
 
-import collections
-import collections.abc
-import sys
+import typing
 
 import pytest
 
-from tests.matrix import judge, mischief, scenarios, stage
+from tests.matrix import crowd, judge, mischief, scenarios, stage
 from xenpool_driver import driver, exceptions, model, pool_states
 
 CI = ('first host', 'join', 'eject', 'set master')
@@ -22,9 +20,6 @@ CI = ('first host', 'join', 'eject', 'set master')
 
 SAMPLE = 4
 """Cells of each request in the reduced profile."""
-
-REPEATS = 2
-"""Of a read that a request repeats (it waits for something), so many."""
 
 TIMEOUTS = {
     'join_timeout': 80.0,
@@ -61,33 +56,37 @@ def dry_run(kept: stage.Kept, name: str) -> list[mischief.Point]:
         assert judge.disagreements(where) + judge.unwell(where) == []
         worker.close()
         database.close()
-    return [
-        point
-        for point in dict.fromkeys(points)
-        if point.number <= REPEATS or point.method in judge.ONCE
-    ]
+    return points
 
 
-def run_cell(
-    kept: stage.Kept,
-    name: str,
-    point: mischief.Point,
-    fault: mischief.Fault,
-) -> tuple[bool, str, list[str]]:
-    """Spoil one call of a request, audit once, and judge.
+class Cell(typing.NamedTuple):
+    """Something goes wrong with one call of a request.
 
-    :returns: whether the call was made, how the request ended, and what is
-        wrong.
+    :ivar name: of the request.
+    :ivar point: the call.
+    :ivar fault: the name of what goes wrong.
     """
-    scenario = scenarios.SCENARIOS[name]
+
+    name: str
+    point: mischief.Point
+    fault: str
+
+    def __str__(self) -> str:
+        return f'{self.fault}: {self.point}'
+
+
+def run_cell(kept: stage.Kept, cell: Cell) -> crowd.Result:
+    """Spoil one call of a request, audit once, and judge."""
+    fault = mischief.BY_NAME[cell.fault]
+    scenario = scenarios.SCENARIOS[cell.name]
     with stage.Stage(scenario, kept, TIMEOUTS) as where:
-        saboteur = mischief.Saboteur(where, point, fault)
+        saboteur = mischief.Saboteur(where, cell.point, fault)
         worker, database = stage.open_driver(str(where.conf_file))
         try:
             error = ask(where, worker)
             where.simulation.clock.sleep(fault.aftermath)
             if not fault.deadly:
-                where.await_return(point.host)
+                where.await_return(cell.point.host)
             where.await_quiet()
             report = worker.audit_aggregate(
                 None, judge.current(where), fix=True
@@ -104,7 +103,7 @@ def run_cell(
         if found:
             found += [f'raised {error}', *judge.story(where)]
     ending = 'done' if error is None else type(error).__name__
-    return saboteur.struck, ending, found
+    return crowd.Result(saboteur.struck, ending, found)
 
 
 def disagreements(
@@ -155,26 +154,20 @@ def test_whatever_goes_wrong(
     name: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if profile != 'matrix' and name not in CI:
+    whole = profile == 'matrix'
+    if not whole and name not in CI:
         pytest.skip('part of the whole matrix only')
-    points = dry_run(kept, name)
-    cells = [(point, fault) for point in points for fault in mischief.FAULTS]
-    if profile != 'matrix':
-        telling = [cell for cell in cells if cell[0].method in judge.ONCE]
-        cells = telling[:: max(1, len(telling) // SAMPLE)]
-    endings: collections.Counter[str] = collections.Counter()
-    failures = []
-    for point, fault in cells:
-        struck, ending, found = run_cell(kept, name, point, fault)
-        endings[ending if struck else 'not reached'] += 1
-        if found:
-            failures.append(f'{fault.name}: {point}: ' + '; '.join(found))
-    with capsys.disabled():
-        told = ', '.join(f'{n} {end}' for end, n in sorted(endings.items()))
-        print(
-            f'\nfault matrix, {name}: {len(cells)} cells ({told}), '
-            f'{len(failures)} failed',
-            file=sys.stderr,
-        )
-    assert len(cells) > endings['not reached']
-    assert not failures, '\n'.join(failures)
+    surveys = crowd.SURVEYS if whole else 1
+    points, fleeting = crowd.common_points(
+        [dry_run(kept, name) for _ in range(surveys)]
+    )
+    if not whole:
+        points = [point for point in points if point.method in judge.ONCE]
+    cells = [
+        Cell(name, point, fault)
+        for point in points
+        for fault in mischief.BY_NAME
+    ]
+    tally = crowd.Tally(f'fault matrix, {name}', fleeting)
+    cells = crowd.sample(cells, None if whole else SAMPLE)
+    crowd.run_all(tally, run_cell, cells, capsys)

@@ -7,8 +7,10 @@ driver that it runs; the driver knows nothing of it.
 
 from __future__ import annotations
 
+import collections
 import collections.abc
 import functools
+import logging
 import multiprocessing.connection
 import os
 import signal
@@ -29,35 +31,69 @@ WRITES = ('begin', 'phase', 'finish', 'take_over')
 CHANGES = ('change',)
 """The methods of a session that change something."""
 
-READS = ('read', 'read_own', 'read_all', '_log_in')
+READS = ('read', 'read_own', 'read_all', '_log_in', 'logout')
 """The methods of a session that do not."""
+
+
+class Point(typing.NamedTuple):
+    """A write to the journal, or a call to XAPI.
+
+    :ivar name: what is written, or called where.
+    :ivar number: which one of that name, from 1.
+    """
+
+    name: str
+    number: int
+
+    def __str__(self) -> str:
+        return f'{self.name} #{self.number}'
+
+    @property
+    def changes(self) -> bool:
+        """Whether it is a call that changes something."""
+        return self.name.startswith('change ')
+
+
+class Fuse(typing.NamedTuple):
+    """Where a worker dies.
+
+    :ivar point: the point.
+    :ivar moment: before or after it.
+    """
+
+    point: Point
+    moment: str
+
+    def __str__(self) -> str:
+        return f'{self.moment} {self.point}'
 
 
 class Bomb:
     """Counts points, and goes off at one of them.
 
-    :param fuse: number of the point, from 1, and before or after it; None:
-        never.
+    :param fuse: where; None: never.
     """
 
-    def __init__(self, fuse: tuple[int, str] | None) -> None:
+    def __init__(self, fuse: Fuse | None) -> None:
         self._fuse = fuse
         self._lock = threading.Lock()
-        self.points: list[str] = []
+        self._counts: collections.Counter[str] = collections.Counter()
+        self.points: list[Point] = []
 
     def pass_by(
         self, name: str, act: collections.abc.Callable[[], typing.Any]
     ) -> typing.Any:
         """Do something that is a point, unless that is the end."""
         with self._lock:
-            self.points.append(name)
-            number = len(self.points)
-        if self._fuse == (number, BEFORE):
+            self._counts[name] += 1
+            point = Point(name, self._counts[name])
+            self.points.append(point)
+        if self._fuse == (point, BEFORE):
             die()
         try:
             return act()
         finally:
-            if self._fuse == (number, AFTER):
+            if self._fuse == (point, AFTER):
                 die()
 
     def wrap(
@@ -66,14 +102,18 @@ class Bomb:
         method: str,
         name: collections.abc.Callable[..., str],
     ) -> None:
-        """Make each call of a method a point."""
+        """Make each call of a method a point.
+
+        :param name: names it; '' where it does nothing.
+        """
         original = getattr(owner, method)
 
         @functools.wraps(original)
         def wrapped(*args: typing.Any, **kwargs: typing.Any) -> typing.Any:
-            return self.pass_by(
-                name(*args, **kwargs), lambda: original(*args, **kwargs)
-            )
+            told = name(*args, **kwargs)
+            if not told:
+                return original(*args, **kwargs)
+            return self.pass_by(told, lambda: original(*args, **kwargs))
 
         setattr(owner, method, wrapped)
 
@@ -107,8 +147,10 @@ def _write_name(method: str, *args: typing.Any, **_: typing.Any) -> str:
 def _call_name(
     method: str, home: session.HostSession, *args: typing.Any, **_: typing.Any
 ) -> str:
-    what = args[0] if args else 'login'
-    return f'{method} {what} @{home.access.name}'
+    where = f'@{home.access.name}'
+    if method == 'logout':
+        return f'{method} {where}' if home._session is not None else ''
+    return f"{method.strip('_')} {' '.join(map(str, args[:1]))} {where}"
 
 
 class Report(typing.NamedTuple):
@@ -118,7 +160,7 @@ class Report(typing.NamedTuple):
     :ivar error: what the request raised; '' if nothing.
     """
 
-    points: list[str]
+    points: list[Point]
     error: str
 
 
@@ -126,7 +168,7 @@ def run(
     conf_file: str,
     scenario: str,
     recover: bool,
-    fuse: tuple[int, str] | None,
+    fuse: Fuse | None,
     reads: bool,
     pipe: multiprocessing.connection.Connection,
 ) -> None:
@@ -137,6 +179,7 @@ def run(
     :param reads: whether reads are points, too.
     :param pipe: takes the :class:`Report`.
     """
+    logging.getLogger().addHandler(logging.NullHandler())
     driver, database = stage.open_driver(
         conf_file, stage.LATER if recover else 0.0
     )
