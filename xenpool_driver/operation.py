@@ -193,6 +193,22 @@ class Verb(abc.ABC):
     ) -> None:
         """Take over from a dead worker: be what :meth:`intent` described."""
 
+    def basis(self, row: store.Aggregate) -> object:
+        """Return what of the aggregate :meth:`prepare` built upon.
+
+        The answer must be the same when the request is admitted: meanwhile
+        another worker may have emptied the aggregate, and given it another
+        pool; what was judged would then be done to a pool that is not ours.
+        """
+        known = row.metadata.get
+        return (
+            known(pool_states.POOL_UUID),
+            known(pool_states.MASTER),
+            known(self.host),
+            self.host in row.hosts,
+            row.hosts == [self.host],
+        )
+
     def begin_changes(self, row: store.Aggregate) -> store.Changes:
         """Return what is written when the request is admitted."""
         return store.Changes()
@@ -265,7 +281,14 @@ def admit(
             f"{other.kind} of {other.host or 'the pool'} in progress "
             f"(operation {other.uuid})",
         )
-    return verb.begin_changes(row)
+    changes = verb.begin_changes(row)
+    if verb.basis(row) != verb.basis(verb.row):
+        raise verb.refused(
+            row.name,
+            'it was changed by another request while this one was judged; '
+            'repeat the request',
+        )
+    return changes
 
 
 def perform(
@@ -285,19 +308,33 @@ def perform(
     site = verb.site
     refuse_early(verb)
     verb.prepare()
-    operation, verb.row = site.store.begin(
-        verb.row.uuid,
-        verb.kind,
-        verb.host or None,
-        site.owner,
-        site.conf.xenpool.lease_duration,
-        verb.intent(),
-        lambda row, running: admit(verb, row, running),
-        request_id,
-    )
+    operation, verb.row = _begin(verb, request_id)
     with lease(site, operation) as keeper:
         journal = Journal(site, operation, keeper, progress)
         return _carry_out(verb, journal, verb.act)
+
+
+def _begin(
+    verb: Verb, request_id: str | None
+) -> tuple[store.Operation, store.Aggregate]:
+    """Write the intent, unless the request is refused after all.
+
+    :raises InvalidAggregateAction: it is; nothing happened.
+    """
+    site = verb.site
+    try:
+        return site.store.begin(
+            verb.row.uuid,
+            verb.kind,
+            verb.host or None,
+            site.owner,
+            site.conf.xenpool.lease_duration,
+            verb.intent(),
+            lambda row, running: admit(verb, row, running),
+            request_id,
+        )
+    except exceptions.AggregateHostExists as error:
+        raise verb.refused(verb.row.name, str(error)) from error
 
 
 def resume(

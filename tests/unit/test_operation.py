@@ -60,7 +60,8 @@ class Scripted(operation.Verb):
         ),
         refuses: bool = False,
     ) -> None:
-        super().__init__(site, row, host)
+        now = site.store.get_aggregate(row.uuid)  # as the driver does
+        super().__init__(site, now, host)
         self.raises = raises
         self.shows = list(shows)
         self.refuses = refuses
@@ -270,6 +271,93 @@ def test_a_failed_set_up_is_an_error(site: operation.Site) -> None:
     assert row.state == pool_states.ERROR
 
 
+BETWEEN: dict[str, store.Changes] = {
+    'another pool': store.Changes({pool_states.POOL_UUID: 'another'}),
+    'another master': store.Changes({pool_states.MASTER: 'xen09'}),
+    'no pool': store.Changes(
+        {pool_states.POOL_UUID: None, pool_states.MASTER: None}
+    ),
+    'joined': store.Changes({'xen02': 'its-uuid'}, ('xen02',)),
+    'only listed': store.Changes(add_hosts=('xen02',)),
+}
+
+
+@pytest.mark.parametrize('what', BETWEEN)
+def test_what_another_worker_changed_meanwhile_is_not_built_upon(
+    site: operation.Site, what: str
+) -> None:
+    """The pool that was judged may be another aggregate's by now."""
+    row = make(site)
+
+    class Overtaken(Scripted):
+        def prepare(self) -> None:
+            now = site.store.get_aggregate(row.uuid)
+            site.store.change(row.uuid, now.generation, BETWEEN[what])
+
+    late = Overtaken(site, row)
+    with pytest.raises(
+        exceptions.InvalidAggregateActionAdd, match='repeat the request'
+    ):
+        operation.perform(late)
+
+    assert late.calls == []
+    assert site.store.list_operations(row.uuid) == []
+    row.refresh()
+    operation.perform(Scripted(site, row))
+
+
+def test_another_host_that_joins_meanwhile_is_no_obstacle(
+    site: operation.Site,
+) -> None:
+    row = make(site)
+    others = store.Changes({'xen03': 'its-uuid'}, ('xen03',))
+
+    class Overtaken(Scripted):
+        def prepare(self) -> None:
+            site.store.change(row.uuid, row.generation, others)
+
+    row = operation.perform(Overtaken(site, row))
+
+    assert row.hosts == ['xen03', 'xen02']
+
+
+def test_a_last_host_that_is_so_no_more_does_not_go(
+    site: operation.Site,
+) -> None:
+    """The stamp would go with it, and the others would be nobody's."""
+    row = make(site)
+    mine = store.Changes({'xen02': 'its-uuid'}, ('xen02',))
+    row = site.store.change(row.uuid, row.generation, mine)
+
+    class Clearing(Scripted):
+        kind = 'clear'
+
+        def prepare(self) -> None:
+            another = store.Changes(add_hosts=('xen03',))
+            site.store.change(row.uuid, row.generation, another)
+
+    with pytest.raises(
+        exceptions.InvalidAggregateActionAdd, match='repeat the request'
+    ):
+        operation.perform(Clearing(site, row))
+
+
+def test_a_host_that_another_aggregate_got_meanwhile_is_refused(
+    site: operation.Site,
+) -> None:
+    row = make(site)
+    flag = {pool_states.POOL_FLAG: 'true'}
+    other = site.store.create_aggregate('rack2', flag)
+
+    class Overtaken(Scripted):
+        def prepare(self) -> None:
+            taken = store.Changes(add_hosts=('xen02',))
+            site.store.change(other.uuid, other.generation, taken)
+
+    with pytest.raises(exceptions.InvalidAggregateActionAdd, match='rack2'):
+        operation.perform(Overtaken(site, row))
+
+
 def test_joins_overlap_and_nothing_else_does(site: operation.Site) -> None:
     row = make(site)
     site.store.begin(
@@ -287,12 +375,14 @@ def test_joins_overlap_and_nothing_else_does(site: operation.Site) -> None:
         exceptions.InvalidAggregateActionAdd, match='join of xen03'
     ):
         operation.perform(Scripted(site, row, 'xen03'))
-    eject = Scripted(site, row, 'xen02')
-    eject.kind = 'eject'
+
+    class Ejecting(Scripted):
+        kind = 'eject'
+
     with pytest.raises(
         exceptions.InvalidAggregateActionAdd, match='join of xen03'
     ):
-        operation.perform(eject)
+        operation.perform(Ejecting(site, row, 'xen02'))
 
 
 def test_a_successor_settles_by_looking(
