@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections.abc
 import contextlib
 import pathlib
+import time
 import typing
 
 from tests.matrix import judge, scenarios, stage
@@ -59,6 +60,20 @@ def make(
         finally:
             worker.close()
     kept.close()
+
+
+def designate(lab: Lab, host: str) -> None:
+    """Let somebody else make a host the master, and wait for it."""
+    worker, database = stage.open_driver(str(lab.stage.conf_file))
+    door = worker.site.connections.coordinator_of('xen01')
+    door.designate(lab.stage.machine(host).uuid)
+    worker.close()
+    database.close()
+    deadline = time.monotonic() + 20
+    while not lab.stage.machine(host).is_master:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    lab.stage.await_quiet()
 
 
 def agree(lab: Lab) -> None:

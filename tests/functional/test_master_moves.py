@@ -23,22 +23,8 @@ def lab(tmp_path: pathlib.Path) -> collections.abc.Iterator[labs.Lab]:
         yield found
 
 
-def designate(lab: labs.Lab, host: str) -> None:
-    """Let somebody else make a host the master, and wait for it."""
-    worker, database = stage.open_driver(str(lab.stage.conf_file))
-    door = worker.site.connections.coordinator_of('xen01')
-    door.designate(lab.stage.machine(host).uuid)
-    worker.close()
-    database.close()
-    deadline = time.monotonic() + 20
-    while not lab.stage.machine(host).is_master:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    lab.stage.await_quiet()
-
-
 def test_a_join_finds_the_new_master_and_records_it(lab: labs.Lab) -> None:
-    designate(lab, 'xen02')
+    labs.designate(lab, 'xen02')
 
     lab.driver.add_to_aggregate(None, lab.row, 'xen03')
 
@@ -51,7 +37,7 @@ def test_a_join_goes_on_when_the_master_moves_under_it(
     lab: labs.Lab,
 ) -> None:
     before = lab.driver.site.connections.client('xen01').pool().uuid
-    designate(lab, 'xen02')
+    labs.designate(lab, 'xen02')
 
     lab.driver.add_to_aggregate(None, lab.row, 'xen03')
 
@@ -60,7 +46,7 @@ def test_a_join_goes_on_when_the_master_moves_under_it(
 
 
 def test_an_audit_tells_of_the_move_and_corrects_it(lab: labs.Lab) -> None:
-    designate(lab, 'xen02')
+    labs.designate(lab, 'xen02')
 
     report = lab.driver.audit_aggregate(None, lab.row)
     assert [finding.check for finding in report.failures] == ['master']
@@ -77,7 +63,7 @@ def test_an_audit_tells_of_the_move_and_corrects_it(lab: labs.Lab) -> None:
 def test_setting_the_master_that_is_one_already_records_it(
     lab: labs.Lab,
 ) -> None:
-    designate(lab, 'xen02')
+    labs.designate(lab, 'xen02')
     lab.stage.simulation.faults.executed.clear()
 
     lab.driver.set_aggregate_master(None, lab.row, 'xen02')
@@ -87,7 +73,7 @@ def test_setting_the_master_that_is_one_already_records_it(
 
 
 def test_the_former_master_can_leave(lab: labs.Lab) -> None:
-    designate(lab, 'xen02')
+    labs.designate(lab, 'xen02')
 
     lab.driver.remove_from_aggregate(
         None, lab.row, 'xen01', allow_data_loss=True
@@ -100,7 +86,7 @@ def test_the_former_master_can_leave(lab: labs.Lab) -> None:
 
 def test_a_host_that_was_ejected_is_not_believed(lab: labs.Lab) -> None:
     """It answers as its own master; the pool is somewhere else."""
-    designate(lab, 'xen02')
+    labs.designate(lab, 'xen02')
     worker, database = stage.open_driver(str(lab.stage.conf_file))
     door = worker.site.connections.coordinator_of('xen02')
     door.eject(lab.stage.machine('xen01').uuid)

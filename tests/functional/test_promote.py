@@ -151,6 +151,41 @@ def test_without_a_majority_nobody_takes_over(lab: labs.Lab) -> None:
     assert judge.story(lab.stage) == []
 
 
+def test_who_is_dead_is_for_the_members_to_say(lab: labs.Lab) -> None:
+    labs.designate(lab, 'xen03')
+    assert lab.row.metadata[pool_states.MASTER] == 'xen01'  # nobody looked
+    mishaps.kill(lab.stage.machine('xen03'))
+
+    promote(lab)
+
+    assert lab.truth.master == 'xen02'
+    assert lab.row.metadata[pool_states.MASTER] == 'xen02'
+    assert lab.last().details['dead'] == 'xen03'
+    assert lab.stage.machine('xen01').role[0] == machine.SLAVE
+
+
+def test_nobody_takes_over_from_whom_somebody_else_has_promoted(
+    lab: labs.Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mishaps.kill(lab.stage.machine('xen01'))
+    clock = lab.driver.site.clock
+    sleep = clock.sleep
+    doors = lab.driver.site.connections
+
+    def promote_another(seconds: float) -> None:
+        monkeypatch.undo()
+        doors.local_client('xen03').emergency_transition_to_master()
+        sleep(seconds)
+
+    monkeypatch.setattr(clock, 'sleep', promote_another)
+
+    with pytest.raises(REFUSED, match='the master answers at'):
+        promote(lab)
+
+    assert lab.stage.machine('xen02').role[0] == machine.SLAVE
+    assert judge.story(lab.stage) == []
+
+
 def test_only_a_member_takes_over(lab: labs.Lab) -> None:
     mishaps.kill(lab.stage.machine('xen01'))
 

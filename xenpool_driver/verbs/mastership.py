@@ -146,7 +146,7 @@ class Mastership(common.PoolVerb):
     def end_changes(
         self, row: store.Aggregate, settlement: reconcile.Settlement
     ) -> store.Changes:
-        if settlement.outcome == 'succeeded' or self._serves:
+        if self._serves:
             return store.Changes(metadata={pool_states.MASTER: self.host})
         return store.Changes(metadata=self.master_correction())
 
@@ -154,12 +154,12 @@ class Mastership(common.PoolVerb):
         self, journal: operation.Journal, settlement: reconcile.Settlement
     ) -> None:
         self.forget_coordinator()
-        if settlement.outcome != 'succeeded':
+        if not self._serves:
             self._look_for_master()
         ha.restore(self, journal)
 
     def _look_for_master(self) -> None:
-        """Find out who is the master, for :meth:`end_changes` to tell."""
+        """Find out who else is the master, for :meth:`end_changes`."""
         try:
             self.master()
         except exceptions.XapiError as error:
@@ -350,22 +350,40 @@ class Promote(Mastership):
             self._refuse_living_master()
 
     def _refuse_living_master(self) -> None:
-        """Refuse while anything answers for the master.
+        """Refuse while anybody is the master, or the dead one answers.
 
-        :raises InvalidAggregateActionUpdate: it does.
+        Who is it need not be whom members name: somebody may have promoted
+        another one meanwhile.
+
+        :raises InvalidAggregateActionUpdate: somebody is, or it does.
+        """
+        try:
+            where = self._who_serves() or self._dead_that_answers()
+        except exceptions.XapiError as error:
+            self.refuse(f"the master answers: {error}")
+        if where:
+            self.refuse(f"the master answers at {where}: use set master")
+
+    def _who_serves(self) -> str:
+        """Return the address of a host that serves the pool, or ''.
+
+        :raises XapiRefused: there is one, which refuses our login.
         """
         self.forget_coordinator()
         try:
-            where = self.master().address
-            if self.dead:
-                where = self.dead
-                if self.site.connections.member_view(self.dead) is None:
-                    return
+            return self.master().address
         except (exceptions.XapiUnavailable, exceptions.NotPoolMaster):
-            return
-        except exceptions.XapiError as error:
-            self.refuse(f"the master answers: {error}")
-        self.refuse(f"the master answers at {where}: use set master")
+            return ''
+
+    def _dead_that_answers(self) -> str:
+        """Return the name of the dead master if it answers, else ''.
+
+        :raises XapiRefused: it does, and refuses our login.
+        """
+        if not self.dead:
+            return ''
+        view = self.site.connections.member_view(self.dead)
+        return '' if view is None else self.dead
 
     def intent(self) -> dict[str, typing.Any]:
         return {**super().intent(), 'dead': self.dead}
