@@ -160,7 +160,7 @@ class Transport(xmlrpc.client.Transport):
             wire = connection.wire
             wire.deadline = self._deadline(self._access.read_timeout)
             answer, kept = connection.exchange(
-                path, body, content_type, self.user_agent, shared
+                path, body, content_type, shared
             )
         except Exception as error:
             connection.close()
@@ -290,19 +290,21 @@ class _Response(http.client.HTTPResponse):
         raise http.client.HTTPException(f"more than {MAX_HEADERS} headers")
 
 
-class _Connection(http.client.HTTPConnection):
-    """A connection that is open from the start and never opens again."""
+class _Connection:
+    """A connection that is open from the start and never opens again.
 
-    auto_open = 0
-    response_class = _Response
+    :ivar wire: its socket.
+    """
 
     def __init__(self, access: conf.HostAccess, sock: socket.socket) -> None:
-        super().__init__(access.address, access.port)
-        self.default_port = 443 if access.url.startswith('https') else 80
         self.wire = _Wire(sock)
-        self.sock = typing.cast(socket.socket, self.wire)
+        self._access = access
         self._since = time.monotonic()
         self._process = os.getpid()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.wire.close()
 
     def usable(self) -> bool:
         """Say whether the peer seems to listen still."""
@@ -313,29 +315,33 @@ class _Connection(http.client.HTTPConnection):
         )
 
     def exchange(
-        self,
-        path: str,
-        body: bytes,
-        content_type: str,
-        user_agent: str,
-        keep: bool,
+        self, path: str, body: bytes, content_type: str, keep: bool
     ) -> tuple[bytes, bool]:
         """Send one request; return the answer and whether to keep this.
 
         :raises xmlrpc.client.ProtocolError: the status is not 200.
         """
-        self.putrequest('POST', path, skip_accept_encoding=True)
-        self.putheader('Content-Type', content_type)
-        self.putheader('User-Agent', user_agent)
-        self.putheader('Content-Length', str(len(body)))
+        lines = [
+            f"POST {path} HTTP/1.1",
+            f"Host: {self._access.url.partition('://')[2]}",
+            f"Content-Type: {content_type}",
+            f"User-Agent: {Transport.user_agent}",
+            f"Content-Length: {len(body)}",
+        ]
         if not keep:
-            self.putheader('Connection', 'close')
-        self.endheaders(body)
-        response = self.getresponse()
-        answer = response.read()
+            lines.append('Connection: close')
+        # In one piece: who sends two lets the peer wake up twice.
+        self.wire.sendall('\r\n'.join([*lines, '', '']).encode() + body)
+        sock = typing.cast(socket.socket, self.wire)
+        with contextlib.closing(_Response(sock, method='POST')) as response:
+            response.begin()
+            answer = response.read()
         if response.status != 200:
             raise xmlrpc.client.ProtocolError(
-                f"{self.host}{path}", response.status, response.reason, {}
+                f"{self._access.address}{path}",
+                response.status,
+                response.reason,
+                {},
             )
         self._since = time.monotonic()
         return answer, keep and not response.will_close
