@@ -179,6 +179,18 @@ def test_view_is_fresh(town: Town) -> None:
     assert doors.member_view('a') == town.host('b').address
 
 
+def test_who_names_another_master_is_no_master_for_us_any_more(
+    town: Town,
+) -> None:
+    town.master('a')
+    town.master('b')
+    doors = town.doors()
+    assert doors.coordinator_of('b').name == 'b'
+    town.member('b', of='a')
+    doors.member_view('b')
+    assert doors.coordinator_of('b').name == 'a'
+
+
 def test_host_that_became_a_member_since_is_told(
     town: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,7 +148,16 @@ class Connections:
         view = self._ask_for_view(host_name)
         if view is not None:
             self._views[host_name] = (self._clock.monotonic(), view)
+        if view:
+            self._forget_mastership(host_name)
         return view
+
+    def _forget_mastership(self, host_name: str) -> None:
+        """Drop a member's login from the time when it was a master."""
+        with self._lock:
+            home = self._homes.get((self.access(host_name).url, False))
+        if home is not None:
+            home.forget()
 
     def known_view(self, host_name: str, max_age: float) -> str | None:
         """Return what :meth:`member_view` returned last; ask nobody.
