@@ -59,11 +59,14 @@ def configuration(
     lab: Lab,
     directory: pathlib.Path,
     sections: collections.abc.Mapping[str, str] | None = None,
+    *,
+    database: str | None = None,
     **options: object,
 ) -> pathlib.Path:
     """Write a configuration file for all hosts.
 
     :param sections: more lines, by host.
+    :param database: its URL; by default a file in the directory.
     :param options: options of ``[xenpool]``.
     """
     options = {'poll_interval': 0.05, **options}
@@ -71,7 +74,7 @@ def configuration(
         '[DEFAULT]',
         f"enabled_hosts = {','.join(host.name for host in lab.hosts)}",
         '[database]',
-        f"connection = sqlite:///{directory}/x.db",
+        f"connection = {database or f'sqlite:///{directory}/x.db'}",
         '[xenpool]',
         *(f"{key} = {value}" for key, value in options.items()),
     ]

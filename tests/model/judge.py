@@ -10,9 +10,11 @@ import typing
 
 import sqlalchemy as sa
 
+from tests import seen
 from tests.model import greens
 from xenpool_driver import exceptions, model, pool_states, store
 from xenpool_driver.simulator import database, machine
+from xenpool_driver.store import core
 
 if typing.TYPE_CHECKING:
     from tests.model import sites, workers
@@ -31,6 +33,28 @@ STEPS = {
 }
 """The lifecycle, as its page draws it."""
 
+
+class Place(typing.Protocol):
+    """What is judged.
+
+    :ivar store: where the aggregates are.
+    """
+
+    store: core.Store
+
+    @property
+    def machines(self) -> list[machine.Machine]:
+        """The hosts."""
+
+    def host(self, name: str) -> machine.Machine:
+        """Return the host called ``name``."""
+
+    @property
+    def executed(self) -> dict[str, collections.Counter[tuple[str, ...]]]:
+        """Which changing calls the hosts carried out how often, by the
+        operation that they were made for."""
+
+
 EXPECTED = (
     exceptions.InvalidAggregateAction,
     exceptions.AggregateError,
@@ -42,7 +66,7 @@ EXPECTED = (
 """What a request may raise: refused, failed, gone, taken over."""
 
 
-def lifecycle(site: sites.Site) -> list[str]:
+def lifecycle(site: Place) -> list[str]:
     """Return the changes of state that the lifecycle does not know."""
     return [
         f'aggregate {row.aggregate} went from {row.old} to {row.new}'
@@ -51,12 +75,9 @@ def lifecycle(site: sites.Site) -> list[str]:
     ]
 
 
-def _seen(site: sites.Site) -> collections.abc.Sequence[sa.Row[typing.Any]]:
+def _seen(site: Place) -> collections.abc.Sequence[sa.Row[typing.Any]]:
     """Return what the database itself saw, in order."""
-    with site.store._database._engine.connect() as connection:
-        return connection.execute(
-            sa.text('SELECT * FROM seen ORDER BY number')
-        ).all()
+    return seen.told(site.store._database._engine)
 
 
 def places(rows: collections.abc.Iterable[store.Aggregate]) -> list[str]:
@@ -85,7 +106,7 @@ class Pool:
     members: frozenset[str]
 
 
-def pools(site: sites.Site) -> list[Pool]:
+def pools(site: Place) -> list[Pool]:
     """Return the pools that have a master."""
     names = {one.uuid: one.name for one in site.machines}
     found = []
@@ -126,7 +147,7 @@ def shared_hosts(found: collections.abc.Sequence[Pool]) -> list[str]:
 
 
 def masters(
-    site: sites.Site, rows: collections.abc.Iterable[store.Aggregate]
+    site: Place, rows: collections.abc.Iterable[store.Aggregate]
 ) -> list[str]:
     """Return the pools whose living members do not agree on one master.
 
@@ -169,7 +190,7 @@ def works(one: machine.Machine) -> bool:
     )
 
 
-def is_quiet(site: sites.Site) -> bool:
+def is_quiet(site: Place) -> bool:
     """Say whether every powered host has started and nothing is going on."""
     return all(_is_at_rest(one) for one in site.machines if one.powered)
 
@@ -190,7 +211,7 @@ def _is_at_rest(one: machine.Machine) -> bool:
     return process.ready and not one.first_boot and not pending
 
 
-def counts(site: sites.Site) -> list[str]:
+def counts(site: Place) -> list[str]:
     """Return the aggregates whose state or count is not what their journal
     makes it."""
     told: dict[str, list[sa.Row[typing.Any]]] = collections.defaultdict(list)
@@ -229,7 +250,7 @@ def _replayed(
     return state, failed
 
 
-def twice(site: sites.Site) -> list[str]:
+def twice(site: Place) -> list[str]:
     """Return the changing calls that an operation made more than once, and
     those that were made for none."""
     complaints = []
@@ -255,7 +276,7 @@ def raised(request: workers.Request) -> list[str]:
     return [f'{request} raised {type(error).__name__}: {error}']
 
 
-def unfinished(site: sites.Site) -> list[str]:
+def unfinished(site: Place) -> list[str]:
     """Return what must not be left after a recovery."""
     complaints = [
         f'{one.kind} of {one.host} has no end, in phase {one.phase}'
@@ -269,7 +290,7 @@ def unfinished(site: sites.Site) -> list[str]:
 
 
 def hidden(
-    site: sites.Site, row: store.Aggregate, report: model.Report
+    site: Place, row: store.Aggregate, report: model.Report
 ) -> list[str]:
     """Return where an aggregate is not true and its audit does not say so."""
     said = [

@@ -12,8 +12,8 @@ import shutil
 import unittest.mock
 
 import greenlet  # type: ignore[import-untyped]
-import sqlalchemy as sa
 
+from tests import seen
 from tests.model import greens, workers
 from xenpool_driver import conf as config
 from xenpool_driver import pool_states, store
@@ -50,31 +50,6 @@ _OPTIONS = {
     'drain_timeout': 100.0,
 }
 
-_TRIGGERS = (
-    """CREATE TABLE seen (number INTEGER PRIMARY KEY, aggregate TEXT,
-    what TEXT, old TEXT, new TEXT)""",
-    """CREATE TRIGGER seen_insert AFTER INSERT ON xenpool_metadata BEGIN
-    INSERT INTO seen (aggregate, what, old, new)
-    SELECT uuid, NEW.key, NULL, NEW.value FROM xenpool_aggregates
-    WHERE id = NEW.aggregate_id; END""",
-    """CREATE TRIGGER seen_update AFTER UPDATE ON xenpool_metadata BEGIN
-    INSERT INTO seen (aggregate, what, old, new)
-    SELECT uuid, NEW.key, OLD.value, NEW.value FROM xenpool_aggregates
-    WHERE id = NEW.aggregate_id; END""",
-    """CREATE TRIGGER seen_delete AFTER DELETE ON xenpool_metadata BEGIN
-    INSERT INTO seen (aggregate, what, old, new)
-    SELECT uuid, OLD.key, OLD.value, NULL FROM xenpool_aggregates
-    WHERE id = OLD.aggregate_id; END""",
-    """CREATE TRIGGER seen_begin AFTER INSERT ON xenpool_operations BEGIN
-    INSERT INTO seen (aggregate, what, old, new)
-    VALUES (NEW.aggregate_uuid, 'begin', NEW.kind, NULL); END""",
-    """CREATE TRIGGER seen_end AFTER UPDATE ON xenpool_operations
-    WHEN NEW.outcome IS NOT NULL BEGIN
-    INSERT INTO seen (aggregate, what, old, new)
-    VALUES (NEW.aggregate_uuid, 'end', NEW.kind, NEW.outcome); END""",
-)
-"""The database itself tells, in order, of each change."""
-
 
 class Kept:
     """What all sites of a run share.
@@ -86,11 +61,7 @@ class Kept:
         self.empty = directory / 'empty.db'
         self.used = directory / 'used.db'
         store.migrate(f'sqlite:///{self.empty}')
-        engine = sa.create_engine(f'sqlite:///{self.empty}')
-        with engine.begin() as connection:
-            for statement in _TRIGGERS:
-                connection.exec_driver_sql(statement)
-        engine.dispose()
+        seen.install(f'sqlite:///{self.empty}')
         path = directory / 'xenpool.conf'
         path.write_text(_configuration())
         self.conf = config.load([str(path)])
