@@ -252,7 +252,16 @@ class Verb(abc.ABC):
     def afterwards(  # noqa: B027 - many have nothing to do
         self, journal: Journal, settlement: reconcile.Settlement
     ) -> None:
-        """Put back what was set aside for the operation, before it ends."""
+        """Do what is left to do when the outcome is known.
+
+        :raises XapiError: it cannot be done; the operation has failed then.
+        """
+
+    def put_back(self, journal: Journal) -> None:  # noqa: B027 - as above
+        """Put back what was set aside for the operation, whatever came of it.
+
+        :raises XapiError: it cannot be; the operation has failed then.
+        """
 
 
 def admit(
@@ -405,16 +414,32 @@ def _carry_out(
         settlement = dataclasses.replace(
             settlement, reason=f"{settlement.reason} ({known})"
         )
+    return _finish(verb, journal, _tidied(verb, journal, settlement))
+
+
+def _tidied(
+    verb: Verb, journal: Journal, settlement: reconcile.Settlement
+) -> reconcile.Settlement:
+    """Do what is left to do, and put back what was set aside.
+
+    :returns: the settlement, which is a failure if one of the two is.
+    """
+    troubles = []
     try:
         verb.afterwards(journal, settlement)
     except exceptions.XapiError as error:
-        reasons = (settlement.reason, f"afterwards: {error}")
-        settlement = dataclasses.replace(
-            settlement,
-            outcome='failed',
-            reason='; '.join(filter(None, reasons)),
-        )
-    return _finish(verb, journal, settlement)
+        troubles.append(f"afterwards: {error}")
+    try:
+        verb.put_back(journal)
+    except exceptions.XapiError as error:
+        troubles.append(f"afterwards: {error}")
+    if not troubles:
+        return settlement
+    return dataclasses.replace(
+        settlement,
+        outcome='failed',
+        reason='; '.join(filter(None, (settlement.reason, *troubles))),
+    )
 
 
 def _outcome_of(

@@ -97,6 +97,45 @@ def test_a_host_that_does_not_come_back_in_time_has_left_all_the_same(
     plugin.close()
 
 
+def test_ha_comes_back_although_the_host_does_not_come_back(
+    world: mocked_pool.World, tmp_path: pathlib.Path
+) -> None:
+    plugin = world.driver(tmp_path, first_boot_timeout=5)
+    row = mocked_pool.formed(world, plugin)
+    world['xen01'].pool.update(ha_enabled=True)
+
+    with pytest.raises(exceptions.AggregateError, match='not back'):
+        plugin.remove_from_aggregate(
+            None, row, 'xen03', wait=True, suspend_ha=True
+        )
+
+    assert world['xen01'].pool['ha_enabled']
+    plugin.close()
+
+
+def test_a_host_is_enabled_again_as_soon_as_the_master_answers(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    world.failing['Async.pool.eject'] = ['HOST_HAS_RESIDENT_VMS']
+    enable = world['xen01'].api.host.enable
+    enabling = enable.side_effect
+    booting = [mocked_pool.failure('HOST_STILL_BOOTING')]
+
+    def answer(*args: str) -> object:
+        if booting:
+            raise booting.pop()
+        return enabling(*args)
+
+    enable.side_effect = answer
+
+    with pytest.raises(exceptions.AggregateError) as caught:
+        plugin.remove_from_aggregate(None, row, 'xen03', drain=True)
+
+    assert 'HOST_STILL_BOOTING' not in str(caught.value)
+    assert world['xen01'].raw['host'][world['xen03'].ref]['enabled']
+
+
 def test_a_host_that_is_gone_is_removed_without_a_change(
     world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
 ) -> None:

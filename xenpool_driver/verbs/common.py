@@ -20,6 +20,7 @@ from xenpool_driver import (
     snapshot,
     store,
 )
+from xenpool_driver.verbs import ha
 from xenpool_driver.xapi import client
 
 LOG = log.getLogger(__name__)
@@ -294,6 +295,9 @@ class PoolVerb(operation.Verb):
                 if clock.monotonic() >= deadline:
                     raise
             clock.sleep(self.site.conf.xenpool.poll_interval)
+
+    def put_back(self, journal: operation.Journal) -> None:
+        ha.restore(self, journal)
 
     def master_correction(self) -> dict[str, str | None]:
         """Return the metadata change if the master has moved unasked.

@@ -404,7 +404,6 @@ class Join(common.PoolVerb):
         )
         if settlement.outcome == 'succeeded' and self._before and self._after:
             self._show_losses(journal, self._before, self._after)
-        ha.restore(self, journal)
 
     def _show_losses(
         self,

@@ -114,11 +114,6 @@ class Leaving(common.PoolVerb):
             metadata=metadata, remove_hosts=changes.remove_hosts
         )
 
-    def afterwards(
-        self, journal: operation.Journal, settlement: reconcile.Settlement
-    ) -> None:
-        ha.restore(self, journal)
-
 
 class Eject(Leaving):
     """A living member leaves; its local disks are wiped.
@@ -272,15 +267,21 @@ class Eject(Leaving):
             self._enable(journal)
         if not stays and self.wait:
             self._await_first_boot(journal)
-        super().afterwards(journal, settlement)
 
     def _enable(self, journal: operation.Journal) -> None:
         """Let the host work again, unless that is done."""
-        master = self.coordinator()
-        record = master.host(self.uuid)
-        if record is not None and not record.enabled:
-            journal.phase('enable', 'the host stays a member')
-            master.enable_host(self.uuid)
+
+        def enable() -> None:
+            if not self._is_enabled():
+                journal.phase('enable', 'the host stays a member')
+                self.coordinator().enable_host(self.uuid)
+
+        self.surely(journal, enable, self._is_enabled)
+
+    def _is_enabled(self) -> bool:
+        """Say whether the master lets virtual machines start on the host."""
+        record = self.coordinator().host(self.uuid)
+        return record is None or record.enabled
 
     def _await_first_boot(self, journal: operation.Journal) -> None:
         """Wait until the host is back as a pool of its own.

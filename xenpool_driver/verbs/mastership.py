@@ -156,7 +156,6 @@ class Mastership(common.PoolVerb):
         self.forget_coordinator()
         if not self._serves:
             self._look_for_master()
-        ha.restore(self, journal)
 
     def _look_for_master(self) -> None:
         """Find out who else is the master, for :meth:`end_changes`."""
