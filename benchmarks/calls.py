@@ -19,7 +19,7 @@ join
     A check of both sides (28), the call, its task, the member's reference,
     whether it is enabled, whether it is live, the 7 classes of the inventory
     that also tell whether its storage is plugged, and whom the member itself
-    takes for its master: 41.
+    takes for its master; a copy of the database for each member: 42.
 join again
     Nothing is to be done. Whose member the host says it is, the check of the
     pool (14), the same look as above (10) and the member's own view: 26.
@@ -99,7 +99,7 @@ def main() -> None:
 
         count('set-up', 18, lambda desk: add(desk, one))
         count('check', 28, lambda d: d.api.check_hosts(None, uuid, [two]))
-        count('join', 41, lambda desk: add(desk, two))
+        count('join', 42, lambda desk: add(desk, two))
         count('join again', 26, lambda desk: add(desk, two))
         with lab.desk(conf) as desk:
             add(desk, three)

@@ -97,6 +97,7 @@ def test_hosts_join_at_the_same_time(bench: Bench) -> None:
         list(workers.map(add, ['xen02', 'xen03']))
 
     assert bench.executed('pool.join') == 2
+    assert bench.executed('pool.sync_database') in (1, 2)
     bench.row.refresh()
     assert bench.row.state == pool_states.ACTIVE
     assert bench.pool() == driver_lab.Pool(
@@ -109,8 +110,6 @@ def test_hosts_join_at_the_same_time(bench: Bench) -> None:
 
 def test_a_dead_master_is_replaced_and_forgotten(bench: Bench) -> None:
     bench.add('xen01', 'xen02', 'xen03')
-    with driver_lab.session(bench.lab, bench.lab.hosts[0]) as api:
-        api.pool.sync_database()  # as XAPI does by itself, now and then
     mishaps.kill(bench.lab.named('xen01'))
 
     report = bench.plugin.audit_aggregate(None, bench.row)

@@ -24,6 +24,9 @@ from tests.unit import mocked_calls, raw_pools
 from xenpool_driver import conf as config
 from xenpool_driver import driver, pool_states, store
 
+SPREAD = 'xen01 Async.pool.sync_database'
+"""The change that a join ends with: members get a copy of what is new."""
+
 PASSWORD = mocked_calls.PASSWORD
 FUSE = mocked_calls.FUSE
 

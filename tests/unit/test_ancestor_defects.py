@@ -124,8 +124,11 @@ def test_01_forwarding_names_the_joiner_and_reaches_the_master(
         'xen02 Async.VM.clean_shutdown',
         'xen02 Async.pool.join',
     ]
-    started = 'xen02' if fails else 'xen01'
-    assert world.changes()[2:] == [f"{started} Async.VM.start"]
+    assert world.changes()[2:] == (
+        ['xen02 Async.VM.start']
+        if fails
+        else ['xen01 Async.VM.start', mocked_pool.SPREAD]
+    )
     row.refresh()
     assert row.hosts == (['xen01'] if fails else ['xen01', 'xen02'])
     for each in (mine, masters):
@@ -397,7 +400,7 @@ def test_13_joins_and_ejects_exclude_each_other(
 
     assert len(refused) == 3
     assert row.hosts == ['xen01', 'xen02', 'xen03']
-    assert world.changes() == ['xen03 Async.pool.join']
+    assert world.changes() == ['xen03 Async.pool.join', mocked_pool.SPREAD]
 
 
 def test_14_a_crash_does_not_leave_changing_behind(
@@ -557,7 +560,7 @@ def test_22_cpus_are_compared_and_nothing_is_forced(
     """Defect 22: join_force was the default, prechecks were none."""
     row = mocked_pool.formed(world, plugin, 1)
     plugin.add_to_aggregate(None, row, 'xen02')
-    assert world.changes() == ['xen02 Async.pool.join']
+    assert world.changes() == ['xen02 Async.pool.join', mocked_pool.SPREAD]
     world['xen03'].record['cpu_info']['vendor'] = 'Transmeta'
 
     with pytest.raises(
@@ -565,7 +568,7 @@ def test_22_cpus_are_compared_and_nothing_is_forced(
     ):
         plugin.add_to_aggregate(None, row, 'xen03')
 
-    assert world.changes() == ['xen02 Async.pool.join']
+    assert world.changes() == ['xen02 Async.pool.join', mocked_pool.SPREAD]
 
 
 def test_23_no_disk_is_wiped_unasked_and_the_end_is_awaited(

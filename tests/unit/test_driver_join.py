@@ -49,7 +49,7 @@ def test_a_further_host_joins(
     world['xen02'].api.Async.pool.join.assert_called_once_with(
         world['xen01'].address, 'root', mocked_pool.PASSWORD
     )
-    assert world.changes() == ['xen02 Async.pool.join']
+    assert world.changes() == ['xen02 Async.pool.join', mocked_pool.SPREAD]
     assert mocked_pool.stories(plugin, row)[-1] == (
         'join',
         'xen02',
@@ -59,6 +59,7 @@ def test_a_further_host_joins(
         'begun',
         'join',
         'restart',
+        'spread',
         'succeeded',
     ]
     assert heard[0] == 'join'
@@ -86,7 +87,10 @@ def test_join_force_is_asked_for_by_name(
 
     plugin.add_to_aggregate(None, row, 'xen02', force=True)
 
-    assert world.changes() == ['xen02 Async.pool.join_force']
+    assert world.changes() == [
+        'xen02 Async.pool.join_force',
+        mocked_pool.SPREAD,
+    ]
 
 
 @pytest.mark.parametrize('host', ['xen01', 'xen02'])
@@ -252,7 +256,7 @@ def test_a_join_without_an_answer_is_looked_after_not_repeated(
 
     assert row.hosts == ['xen01', 'xen02']
     assert row.metadata[pool_states.FAILED_REQUESTS] == '0'
-    assert world.changes() == ['xen02 Async.pool.join']
+    assert world.changes() == ['xen02 Async.pool.join', mocked_pool.SPREAD]
 
 
 def test_a_join_that_was_never_sent_is_undone(
@@ -328,6 +332,7 @@ def test_ha_is_suspended_around_a_join_when_asked(
     assert world.changes() == [
         'xen01 Async.pool.disable_ha',
         'xen02 Async.pool.join',
+        mocked_pool.SPREAD,
         'xen01 Async.pool.enable_ha',
     ]
     world['xen01'].api.Async.pool.enable_ha.assert_called_once_with(

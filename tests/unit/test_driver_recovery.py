@@ -178,7 +178,7 @@ def test_a_join_is_settled_by_looking_never_made_again(
 
     [finding] = plugin.recover_aggregate(None, row).findings
 
-    assert world.changes() == []
+    assert world.changes() == [mocked_pool.SPREAD] * called
     assert row.state == pool_states.ACTIVE
     if called:
         assert finding.message.endswith('it is done')

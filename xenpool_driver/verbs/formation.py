@@ -328,7 +328,7 @@ class Join(common.PoolVerb):
         guest.stop(self.site, self.host, journal)
         master = self.coordinator()
         joiner = self.site.connections.client(self.host)
-        journal.phase('join', f"to {master.address}")
+        journal.phase('join', f"to {master.address}", joining=True)
         task = joiner.join(
             self.master().address,
             master.access.username,
@@ -404,6 +404,33 @@ class Join(common.PoolVerb):
         )
         if settlement.outcome == 'succeeded' and self._before and self._after:
             self._show_losses(journal, self._before, self._after)
+        if settlement.member:
+            self._spread(journal)
+
+    def _spread(self, journal: operation.Journal) -> None:
+        """Have every member keep a copy of the database that knows the host.
+
+        A member that is promoted before it has one knows nothing of the
+        host, nor does a master whose power fails before it wrote its own.
+        Of joins that overlap the last one asks for it. Nobody waits for it:
+        in the end XAPI does it by itself.
+        """
+        if not journal.details.get('joining') or journal.details.get('spread'):
+            return
+        journal.phase('spread', 'members get a copy of it all', spread=True)
+        if self._others_follow():
+            return
+        try:
+            self.coordinator().sync_database()
+        except exceptions.XapiError as error:
+            LOG.warning('Members have old copies of the database: %s', error)
+
+    def _others_follow(self) -> bool:
+        """Say whether the join of another host is still to come this far."""
+        return any(
+            other.details.get('joining') and not other.details.get('spread')
+            for other in self.site.store.running_operations(self.row.uuid)
+        )
 
     def _show_losses(
         self,

@@ -388,6 +388,14 @@ class Client(_Door):
         """
         return self._start('Async.pool.recover_slaves')
 
+    def sync_database(self) -> Task:
+        """Write the pool's database to the disks of all members.
+
+        XAPI does that by itself, too, but gives one member after the other a
+        copy, five minutes apart (``pool_db_backup.ml``).
+        """
+        return self._start('Async.pool.sync_database')
+
     # Changes that are complete on return
 
     def set_pool_name(self, label: str) -> None:
@@ -454,10 +462,6 @@ class Client(_Door):
             self._pool_ref(),
             str(hosts),
         )
-
-    def sync_database(self) -> None:
-        """Write the pool's database to the disks of all members."""
-        self._complete('Async.pool.sync_database')
 
     def vm_shutdown(self, vm_uuid: str) -> None:
         """Shut a virtual machine down cleanly.
