@@ -45,7 +45,17 @@ FORKSERVER.set_forkserver_preload(
 )
 
 Point = typing.TypeVar('Point', bound=typing.Hashable)
-Cell = typing.TypeVar('Cell')
+
+
+class IsCell(typing.Protocol):
+    """What a cell says of itself; as a string, all."""
+
+    @property
+    def is_repeated_read(self) -> bool:
+        """Whether its point is a read that was made before."""
+
+
+Cell = typing.TypeVar('Cell', bound=IsCell)
 
 
 class Result(typing.NamedTuple):
@@ -89,7 +99,8 @@ class Tally:
     """What came of all cells of a matrix.
 
     :ivar what: the matrix and the request.
-    :ivar fleeting: points that not every run has.
+    :ivar fleeting: points that not every run has: a request that waits reads
+        the same thing once more, or once less.
     """
 
     what: str
@@ -100,18 +111,23 @@ class Tally:
     missed: list[str] = dataclasses.field(default_factory=list)
     failures: list[str] = dataclasses.field(default_factory=list)
 
-    def add(self, label: str, result: Result) -> str:
-        """Count a cell; return what a reader should know of it, or ''."""
-        told = ''
+    def add(self, label: str, result: Result, again: bool) -> str:
+        """Count a cell; return what a reader should know of it, or ''.
+
+        :param again: whether its point is a read that was made before, which
+            a run need not make as often.
+        """
         if result.complaints:
-            told = f'{label}: ' + '; '.join(result.complaints)
-            self.failures.append(told)
+            self.failures.append(f'{label}: ' + '; '.join(result.complaints))
+            return self.failures[-1]
         if result.reached:
             self.endings[result.ending] += 1
-        else:
-            told = told or f'{label}: missed'
-            self.missed.append(label)
-        return told
+            return ''
+        if again:
+            self.fleeting += 1
+            return f'{label}: {ATTEMPTS} runs did not read that so often'
+        self.missed.append(label)
+        return f'{label}: missed'
 
     def __str__(self) -> str:
         run = sum(self.endings.values())
@@ -156,7 +172,8 @@ def run_all(
     ):
         running = {crowd.submit(_run_one, run, cell): cell for cell in cells}
         for done in concurrent.futures.as_completed(running):
-            told = tally.add(str(running[done]), done.result())
+            cell = running[done]
+            told = tally.add(str(cell), done.result(), cell.is_repeated_read)
             if told:
                 _tell(capsys, f'{tally.what}: {told}')
     _tell(capsys, str(tally))

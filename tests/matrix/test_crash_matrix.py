@@ -44,6 +44,11 @@ class Cell(typing.NamedTuple):
         then = f', then {self.second}' if self.second else ''
         return f'{self.fuse}{then}; settled by another {how}'
 
+    @property
+    def is_repeated_read(self) -> bool:
+        """Whether it is killed at a read that was made before."""
+        return (self.second or self.fuse).point.is_repeated_read
+
 
 def send(
     where: stage.Stage,

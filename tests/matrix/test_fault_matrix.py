@@ -74,6 +74,11 @@ class Cell(typing.NamedTuple):
     def __str__(self) -> str:
         return f'{self.fault}: {self.point}'
 
+    @property
+    def is_repeated_read(self) -> bool:
+        """Whether the call is a read that was made before."""
+        return self.point.number > 1 and self.point.method not in judge.ONCE
+
 
 def run_cell(kept: stage.Kept, cell: Cell) -> crowd.Result:
     """Spoil one call of a request, audit once, and judge."""

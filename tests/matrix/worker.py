@@ -51,7 +51,14 @@ class Point(typing.NamedTuple):
     @property
     def changes(self) -> bool:
         """Whether it is a call that changes something."""
-        return self.name.startswith('change ')
+        return self.name.startswith(CHANGES)
+
+    @property
+    def is_repeated_read(self) -> bool:
+        """Whether it is a call that was made before and changes nothing."""
+        return self.number > 1 and not self.name.startswith(
+            (*CHANGES, *WRITES)
+        )
 
 
 class Fuse(typing.NamedTuple):
