@@ -23,7 +23,7 @@ METHODS = st.sampled_from(
         'host.evacuate',
         'host.get_all_records',
         'host.get_by_uuid',
-        'host.get_enabled',
+        'host.get_all_records_where',
         'pool.add_to_other_config',
         'pool.designate_new_master',
         'pool.eject',

@@ -289,8 +289,9 @@ def test_a_member_that_is_never_enabled_stays_one_and_can_be_healed(
         world['xen02'].record['enabled'] = False
 
     joining.side_effect = hang
-    world['xen02'].api.host.get_enabled.side_effect = lambda _: False
-    world['xen01'].api.host.get_enabled.side_effect = lambda _: False
+    hosts = world['xen01'].api.host.get_all_records_where
+    found = hosts.side_effect
+    hosts.side_effect = lambda which: world['xen01'].raw['host']
 
     with pytest.raises(exceptions.AggregateError, match='not live, enabled'):
         plugin.add_to_aggregate(None, row, 'xen02')
@@ -299,7 +300,7 @@ def test_a_member_that_is_never_enabled_stays_one_and_can_be_healed(
     assert row.metadata['xen02'] == world['xen02'].uuid
     assert row.metadata[pool_states.FAILED_REQUESTS] == '1'
 
-    world['xen01'].api.host.get_enabled.side_effect = lambda _: True
+    hosts.side_effect = found
     world['xen02'].record['enabled'] = True
     world.forget_calls()
     plugin.add_to_aggregate(None, row, 'xen02')

@@ -358,18 +358,19 @@ class Join(common.PoolVerb):
             self._ref = master.door.host_ref(self.uuid)
             if self._ref is None:
                 return self._observe_outside()
-        if not master.door.is_enabled(self._ref):
-            return Observation.JOINING
-        record = master.door.member(self._ref)
-        if record is None or not (record.live and record.enabled):
+        patience = self.site.conf.xenpool.poll_interval
+        if master.door.is_disabled(self._ref, patience):
             return Observation.JOINING
         self._after = master.door.excerpt(
             {master.ref: master.uuid, self._ref: self.uuid},
             srs=self._before.srs if self._before else (),
             vms=self._before.vms if self._before else (),
         )
-        if self._after.host_by_uuid(self.uuid) is None:
-            return Observation.JOINING  # gone again while that was read
+        record = self._after.host_by_uuid(self.uuid)
+        if record is None or not record.enabled:
+            return Observation.JOINING
+        if not master.door.is_live(record):
+            return Observation.JOINING
         if not common.storage_plugged(self._after, self._ref):
             return Observation.JOINING
         view = self.site.connections.member_view(self.host)

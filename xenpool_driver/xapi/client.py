@@ -195,19 +195,39 @@ class Client(_Door):
         record = self.record(ref)
         if record is None:
             return None
-        return Member.of(record, self._is_live(record))
+        return Member.of(record, self.is_live(record))
 
-    def is_enabled(self, ref: str) -> bool:
-        """Say whether a member is enabled; the cheapest look at it.
+    def is_live(self, record: objects.Host) -> bool:
+        """Say whether the master hears from a member.
 
-        :param ref: its reference. A member that is gone is not enabled.
+        :param record: the member's. One that is gone is not live.
         """
+        if record.metrics is None:
+            return False
         try:
-            return bool(self._home.read_all('host.get_enabled', args=[ref]))
+            return bool(self.read('host_metrics.get_live', record.metrics))
         except exceptions.XapiRefused as error:
             if error.code != 'HANDLE_INVALID':
                 raise
             return False
+
+    def is_disabled(self, ref: str, max_age: float) -> bool:
+        """Say whether a member is disabled, as one is that just joins.
+
+        Threads that wait for different members share each look.
+
+        :param ref: its reference. A member that is gone is not disabled.
+        :param max_age: seconds that an earlier look may be old.
+        """
+        disabled = self._home.share_recent(
+            'disabled',
+            lambda: frozenset(
+                self._table('host', _equal('enabled', ['false']))
+            ),
+            self._clock.monotonic(),
+            max_age,
+        )
+        return ref in disabled
 
     def hosts(self) -> list[Member]:
         """Return all members, the master included."""
@@ -526,16 +546,6 @@ class Client(_Door):
         return exceptions.XapiUnavailable(
             f"sent records that make no sense ({reason})", self.name
         )
-
-    def _is_live(self, record: objects.Host) -> bool:
-        if record.metrics is None:
-            return False
-        try:
-            return bool(self.read('host_metrics.get_live', record.metrics))
-        except exceptions.XapiRefused as error:
-            if error.code != 'HANDLE_INVALID':
-                raise
-            return False
 
     def _host_ref(self, uuid: str) -> typing.Any:
         return self.read('host.get_by_uuid', uuid)

@@ -187,6 +187,22 @@ class HostSession:
             return read()
         return self._readings.get(key, read)
 
+    def share_recent(
+        self,
+        key: typing.Hashable,
+        read: collections.abc.Callable[[], T],
+        now: float,
+        max_age: float,
+    ) -> T:
+        """Return what ``read`` returned lately to any thread, or returns now.
+
+        :param key: what is read.
+        :param read: reads it from this host.
+        :param now: seconds, by the caller's clock.
+        :param max_age: seconds that it may be old.
+        """
+        return self._readings.recent(key, read, now, max_age)
+
     def change(
         self, method: str, *args: typing.Any, timeout: float | None = None
     ) -> typing.Any:

@@ -35,6 +35,29 @@ class Readings:
         self._lock = threading.Lock()
         self._running: dict[typing.Hashable, _Turn] = {}
         self._next: dict[typing.Hashable, _Turn] = {}
+        self._last: dict[typing.Hashable, tuple[float, typing.Any]] = {}
+
+    def recent(
+        self,
+        key: typing.Hashable,
+        read: collections.abc.Callable[[], T],
+        now: float,
+        max_age: float,
+    ) -> T:
+        """Return what ``read`` returned lately, or returns now.
+
+        :param key: as for :meth:`get`.
+        :param read: as for :meth:`get`.
+        :param now: seconds, by the caller's clock.
+        :param max_age: seconds that the reading may be old.
+        """
+        with self._lock:
+            taken, value = self._last.get(key, (float('-inf'), None))
+        if now - taken >= max_age:
+            value = self.get(key, read)
+            with self._lock:
+                self._last[key] = now, value
+        return typing.cast(T, value)
 
     def get(
         self,
