@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections.abc
 import pathlib
 import typing
+from unittest import mock
 
 import pytest
 
@@ -380,3 +381,24 @@ def test_an_undo_that_fails_is_said(
         exceptions.AggregateError, match='undo for xen02.*conductor is gone'
     ):
         plugin.undo_aggregate_operation(None, delete_host, caller, 'xen02')
+
+
+def test_a_pool_that_has_its_new_name_is_not_named_again(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    naming = world['xen01'].api.pool.set_name_label
+    naming.reset_mock()  # the set-up has named it
+    store: typing.Any = dying.site.store
+    store.finish = mock.Mock(side_effect=Died)
+    with pytest.raises(Died):
+        dying.rename_aggregate(None, row, 'rack9')
+    world.clock.sleep(LEASE)
+
+    [finding] = plugin.recover_aggregate(None, row).findings
+
+    assert 'it is done' in finding.message
+    assert world['xen01'].pool['name_label'] == 'rack9'
+    assert naming.call_count == 1

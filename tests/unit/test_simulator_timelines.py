@@ -418,6 +418,20 @@ class TestDeadMember:
         )
         assert set(map(login_word, real)) == words
 
+    def test_promoted_on_a_copy_that_lacks_it_it_restarts_for_ever(
+        self,
+    ) -> None:
+        where, (pool, member) = pool_of(2)
+        assert member.disk is not None
+        hosts = member.disk.records['host']
+        del hosts[ref_of(pool, member)]
+        lifecycle.kill_machine(pool)
+        master.emergency_transition_to_master(manual_world.Call(member))
+        where.clock.advance(60)
+        logins = manual_world.watch(where, lambda: try_login(member))
+        where.clock.advance(60)
+        assert set(of(logins)) == {'down'}
+
     def test_started_without_its_coordinator_it_is_no_emergency(
         self,
     ) -> None:

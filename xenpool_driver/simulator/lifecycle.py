@@ -284,6 +284,13 @@ def _master(
     """A coordinator's start (recorded: designate and emergency promotion)."""
     times = target.world.timings
     db = startup.load_database(target)
+    if target.uuid not in db.table('host').by_uuid:
+        # Its copy is older than its join: it dies looking for its own
+        # record, as a member does that its coordinator does not know.
+        _open(target, process, machine.HTTP)
+        yield times.unknown_restart
+        exit_toolstack(target)
+        return
     startup.prepare_master(target, db)
     startup.note_start(target, db, booted)
     if booted:

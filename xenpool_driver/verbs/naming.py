@@ -29,6 +29,7 @@ class Rename(common.PoolVerb):
     action = 'rename'
     refused = exceptions.InvalidAggregateActionUpdate
     goal = Observation.RENAMED
+    repeatable = True  # whether the pool has the name, it shows itself
 
     def __init__(
         self,
@@ -71,9 +72,6 @@ class Rename(common.PoolVerb):
     def act(self, journal: operation.Journal) -> None:
         journal.phase('name', self.new_name)
         self.coordinator().set_pool_name(self.new_name)
-
-    def go_on(self, journal: operation.Journal) -> None:
-        self.act(journal)  # to name a pool twice is to name it once
 
     def observe(self) -> reconcile.Observation:
         try:
