@@ -221,9 +221,13 @@ def _nothing() -> None:
 
 
 class World(world.World):
-    """A world whose machines wait as tasks of its hub."""
+    """A world whose machines wait as tasks of its hub.
+
+    :ivar booting: told of each call that a host refuses since it starts.
+    """
 
     clock: Hub
+    booting: collections.abc.Callable[[str], None]
 
     def wait_for(self, predicate: Predicate) -> None:
         self.clock.wait_for(predicate)
@@ -414,7 +418,10 @@ def _stand_ins(hub: Hub) -> dict[str, types.SimpleNamespace]:
 
 def _is_concerned(name: str) -> bool:
     """Say whether a module works in simulated time."""
-    return name == 'xenpool_driver.simulator.dispatch' or (
+    return name in {
+        'xenpool_driver.compute.aggregates',
+        'xenpool_driver.simulator.dispatch',
+    } or (
         name.startswith('xenpool_driver.')
         and not name.startswith(
             (

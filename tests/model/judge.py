@@ -98,12 +98,14 @@ class Pool:
     :ivar uuid: the pool's.
     :ivar stamp: the owner in ``other_config``, or ''.
     :ivar members: the names of the hosts in its database.
+    :ivar ha_enabled: whether HA is on.
     """
 
     master: str
     uuid: str
     stamp: str
     members: frozenset[str]
+    ha_enabled: bool
 
 
 def pools(site: Place) -> list[Pool]:
@@ -130,6 +132,7 @@ def _pool(
         members=frozenset(
             names[record['uuid']] for record in db.all('host').values()
         ),
+        ha_enabled=pool is not None and pool['ha_enabled'],
     )
 
 
@@ -147,13 +150,18 @@ def shared_hosts(found: collections.abc.Sequence[Pool]) -> list[str]:
 
 
 def masters(
-    site: Place, rows: collections.abc.Iterable[store.Aggregate]
+    site: Place,
+    rows: collections.abc.Iterable[store.Aggregate],
+    last_members: collections.abc.Callable[[str], set[str]] = lambda _: set(),
 ) -> list[str]:
     """Return the pools whose living members do not agree on one master.
 
     A master that was promoted may not know who joined after its copy of the
     database was made; of such a member the audit tells. A dead master that
     was forgotten may return as the master of what it remembers.
+
+    :param last_members: returns the names of the hosts that a pool, which
+        has no master now, was last known to have, where that is known.
     """
     complaints = []
     found = pools(site)
@@ -171,6 +179,8 @@ def masters(
                 f"{sorted(pool.master for pool in serving)}"
             )
         known = {host for pool in serving for host in pool.members}
+        if not serving:
+            known = last_members(uuid or '')
         named = {
             one.role[1]
             for one in map(site.host, known & set(row.hosts) or row.hosts)
@@ -252,7 +262,10 @@ def _replayed(
 
 def twice(site: Place) -> list[str]:
     """Return the changing calls that an operation made more than once, and
-    those that were made for none."""
+    those that were made for none.
+
+    What a master has lost with its power does not count.
+    """
     complaints = []
     for tag, calls in site.executed.items():
         by_method: collections.Counter[str] = collections.Counter()
@@ -268,12 +281,43 @@ def twice(site: Place) -> list[str]:
     return complaints
 
 
+def brackets(site: sites.Site) -> list[str]:
+    """Return where HA was switched off around an operation and left so.
+
+    An operation that could not put HA back has to say so.
+    """
+    complaints = []
+    off = {
+        pool.uuid: pool.master for pool in pools(site) if not pool.ha_enabled
+    }
+    pool_of = {
+        row.uuid: row.metadata.get(pool_states.POOL_UUID, '')
+        for row in site.store.list_aggregates(dismissed=True)
+    }
+    for one in site.store.list_operations(limit=10_000):
+        if (one.uuid, 'pool.disable_ha') not in site.made:
+            continue
+        said = 'HA is not as it was' in (one.error or '')
+        restored = said or (one.uuid, 'pool.enable_ha') in site.made
+        pool = pool_of.get(one.aggregate_uuid)
+        if one.outcome and pool in off and not restored:
+            complaints.append(
+                f'{one.kind} of {one.host} left HA off in the pool of '
+                f'{off[pool]}'
+            )
+    return complaints
+
+
 def raised(request: workers.Request) -> list[str]:
     """Return what is wrong with the way a request ended."""
-    error = request.error
-    if error is None or isinstance(error, EXPECTED):
-        return []
-    return [f'{request} raised {type(error).__name__}: {error}']
+    errors = [request.error]
+    if isinstance(request.value, list):
+        errors += [one.error for one in request.value]
+    return [
+        f'{request} raised {type(error).__name__}: {error}'
+        for error in errors
+        if error is not None and not isinstance(error, EXPECTED)
+    ]
 
 
 def unfinished(site: Place) -> list[str]:

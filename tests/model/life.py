@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 
 from tests.model import judge, plots, sites, workers
 from xenpool_driver import driver, model, pool_states, store
+from xenpool_driver.compute import aggregates, manager
 from xenpool_driver.simulator import machine, mishaps
 
 MOST_REQUESTS = 3
 """How many requests are under way at the same time."""
+
+CALM = 8
+"""How many steps there are at least from one recovery of all to the next."""
 
 Ask = collections.abc.Callable[[driver.XenAPIPoolDriver], object]
 
@@ -37,6 +41,7 @@ class Life(stateful.RuleBasedStateMachine):
         self.site = sites.Site(self.kept)
         self.hub = self.site.hub
         self.era = 0
+        self.steps_since = 0
         self.requests: list[workers.Request] = []
         self.uuids = {
             name: self.site.create(name).uuid for name in sites.POOLS
@@ -63,22 +68,28 @@ class Life(stateful.RuleBasedStateMachine):
     def ask(
         self,
         how: plots.How,
+        verb: str,
         text: str,
         request: Ask,
         concerned: collections.abc.Iterable[str | None] = (),
     ) -> workers.Request:
         """Ask a worker, and let time pass until it is done, or patience.
 
+        :param verb: what is asked, as it is counted.
+        :param text: the same in full, for who reads of a failure.
         :param concerned: the hosts that the request is about.
         """
         worker = self.site.workers[how.by]
         self._plot(worker, how.mischief, [one for one in concerned if one])
         asked = workers.Request(
-            worker, text, lambda: request(worker.driver), self.hub
+            worker,
+            f'{verb} {text}',
+            lambda: request(worker.driver),
+            self.hub,
         )
         self.requests.append(asked)
         self.site.note(f'{asked} begins; {how.mischief}')
-        self.tally['requests'] += 1
+        self.tally.count('requests', verb)
         self.hub.run_until(lambda: asked.is_over, how.patience)
         self._collect()
         return asked
@@ -88,10 +99,11 @@ class Life(stateful.RuleBasedStateMachine):
         for request in [one for one in self.requests if one.is_over]:
             self.requests.remove(request)
             self.site.note(f'{request}: {request.outcome} {request.error}')
-            self.tally[request.outcome] += 1
+            self.tally.count('ends', request.outcome)
             self.no(judge.raised(request))
         for number, worker in enumerate(self.site.workers):
             if worker.is_dead:
+                self.tally.count('kills', 'worker')
                 self.site.workers[number] = self.site.hire()
 
     def _may_ask(self) -> bool:
@@ -104,25 +116,69 @@ class Life(stateful.RuleBasedStateMachine):
         return found
 
     @stateful.precondition(_may_ask)
-    @stateful.rule(how=plots.HOW, pool=plots.POOLS, host=plots.HOSTS)
-    def add(self, how: plots.How, pool: str, host: str) -> None:
+    @stateful.rule(
+        how=plots.HOW,
+        pool=plots.POOLS,
+        host=plots.HOSTS,
+        suspend_ha=st.booleans(),
+    )
+    def add(
+        self, how: plots.How, pool: str, host: str, suspend_ha: bool
+    ) -> None:
         row = self.row(pool)
         self.ask(
             how,
-            f'add {host} to {pool}',
-            lambda worker: worker.add_to_aggregate(None, row, host),
+            'add',
+            f'{host} to {pool}{_ha(suspend_ha)}',
+            lambda worker: worker.add_to_aggregate(
+                None, row, host, suspend_ha=suspend_ha
+            ),
             (host, row.metadata.get(pool_states.MASTER)),
         )
 
-    @stateful.precondition(_may_ask)
-    @stateful.rule(how=plots.HOW, pool=plots.POOLS, data=st.data())
-    def add_free_one(
-        self, how: plots.How, pool: str, data: st.DataObject
-    ) -> None:
+    def _free(self) -> list[str]:
+        """Return the hosts that are in no aggregate."""
         taken = {host for name in sites.POOLS for host in self.row(name).hosts}
-        free = [host for host in sites.HOSTS if host not in taken]
+        return [host for host in sites.HOSTS if host not in taken]
+
+    @stateful.precondition(_may_ask)
+    @stateful.rule(
+        how=plots.HOW,
+        pool=plots.POOLS,
+        data=st.data(),
+        suspend_ha=st.booleans(),
+    )
+    def add_free_one(
+        self,
+        how: plots.How,
+        pool: str,
+        data: st.DataObject,
+        suspend_ha: bool,
+    ) -> None:
+        free = self._free()
         if free:
-            self.add(how, pool, data.draw(st.sampled_from(free), 'host'))
+            host = data.draw(st.sampled_from(free), 'host')
+            self.add(how, pool, host, suspend_ha)
+
+    @stateful.precondition(_may_ask)
+    @stateful.rule(
+        how=plots.HOW,
+        pool=plots.POOLS,
+        count=st.integers(2, 4),
+        suspend_ha=st.booleans(),
+    )
+    def add_several(
+        self, how: plots.How, pool: str, count: int, suspend_ha: bool
+    ) -> None:
+        row = self.row(pool)
+        hosts = (self._free() + list(sites.HOSTS))[:count]
+        self.ask(
+            how,
+            'add several',
+            f'{", ".join(hosts)} to {pool}{_ha(suspend_ha)}',
+            functools.partial(_add_several, self.site, row, hosts, suspend_ha),
+            (*hosts, row.metadata.get(pool_states.MASTER)),
+        )
 
     @stateful.precondition(_may_ask)
     @stateful.rule(
@@ -130,7 +186,11 @@ class Life(stateful.RuleBasedStateMachine):
         pool=plots.POOLS,
         data=st.data(),
         options=st.fixed_dictionaries(
-            {'drain': st.booleans(), 'wait': st.booleans()}
+            {
+                'drain': st.booleans(),
+                'wait': st.booleans(),
+                'suspend_ha': st.booleans(),
+            }
         ),
         with_successor=st.booleans(),
     )
@@ -149,7 +209,8 @@ class Life(stateful.RuleBasedStateMachine):
             successor = self._a_host(data, pool, 'successor')
         self.ask(
             how,
-            f'remove {host} from {pool}',
+            'drain' if options['drain'] else 'remove',
+            f'{host} from {pool}{_ha(options["suspend_ha"])}',
             lambda worker: worker.remove_from_aggregate(
                 None,
                 row,
@@ -162,32 +223,56 @@ class Life(stateful.RuleBasedStateMachine):
         )
 
     @stateful.precondition(_may_ask)
-    @stateful.rule(how=plots.HOW, pool=plots.POOLS, data=st.data())
-    def forget(self, how: plots.How, pool: str, data: st.DataObject) -> None:
+    @stateful.rule(
+        how=plots.HOW,
+        pool=plots.POOLS,
+        data=st.data(),
+        suspend_ha=st.booleans(),
+    )
+    def forget(
+        self,
+        how: plots.How,
+        pool: str,
+        data: st.DataObject,
+        suspend_ha: bool,
+    ) -> None:
         row = self.row(pool)
         down = [one for one in row.hosts if not self._is_up(one)]
         hosts = sorted(down or row.hosts) or sites.HOSTS[:1]
         host = data.draw(st.sampled_from(hosts), 'host')
         self.ask(
             how,
-            f'forget {host} of {pool}',
+            'forget',
+            f'{host} of {pool}{_ha(suspend_ha)}',
             lambda worker: worker.remove_from_aggregate(
-                None, row, host, forget=True
+                None, row, host, forget=True, suspend_ha=suspend_ha
             ),
             (host, row.metadata.get(pool_states.MASTER)),
         )
 
     @stateful.precondition(_may_ask)
-    @stateful.rule(how=plots.HOW, pool=plots.POOLS, data=st.data())
+    @stateful.rule(
+        how=plots.HOW,
+        pool=plots.POOLS,
+        data=st.data(),
+        suspend_ha=st.booleans(),
+    )
     def set_master(
-        self, how: plots.How, pool: str, data: st.DataObject
+        self,
+        how: plots.How,
+        pool: str,
+        data: st.DataObject,
+        suspend_ha: bool,
     ) -> None:
         row = self.row(pool)
         host = self._a_host(data, pool, 'host')
         self.ask(
             how,
-            f'make {host} the master of {pool}',
-            lambda worker: worker.set_aggregate_master(None, row, host),
+            'set master',
+            f'{host} of {pool}{_ha(suspend_ha)}',
+            lambda worker: worker.set_aggregate_master(
+                None, row, host, suspend_ha=suspend_ha
+            ),
             (host, row.metadata.get(pool_states.MASTER)),
         )
 
@@ -199,7 +284,8 @@ class Life(stateful.RuleBasedStateMachine):
             return  # refused, which is no surprise
         self.ask(
             how,
-            f'delete {pool}',
+            'dismiss',
+            pool,
             lambda worker: worker.dismiss_aggregate(None, row),
         )
 
@@ -211,7 +297,8 @@ class Life(stateful.RuleBasedStateMachine):
             return
         self.ask(
             how,
-            f'let {pool} adopt the pool of {host}',
+            'adopt',
+            f'the pool of {host} as {pool}',
             lambda worker: worker.adopt_aggregate(None, row, host),
             (host,),
         )
@@ -222,7 +309,8 @@ class Life(stateful.RuleBasedStateMachine):
         row = self.row(pool)
         self.ask(
             how,
-            f'call {pool} the new {name}',
+            'rename',
+            f'{pool} to the new {name}',
             lambda worker: worker.rename_aggregate(None, row, f'new {name}'),
             (row.metadata.get(pool_states.MASTER),),
         )
@@ -233,7 +321,8 @@ class Life(stateful.RuleBasedStateMachine):
         row = self.row(pool)
         self.ask(
             how,
-            f'audit {pool}',
+            'audit --fix' if fix else 'audit',
+            pool,
             lambda worker: worker.audit_aggregate(None, row, fix=fix),
         )
 
@@ -243,7 +332,8 @@ class Life(stateful.RuleBasedStateMachine):
         row = self.row(pool)
         self.ask(
             how,
-            f'recover {pool}',
+            'recover',
+            pool,
             lambda worker: worker.recover_aggregate(None, row),
         )
 
@@ -255,11 +345,13 @@ class Life(stateful.RuleBasedStateMachine):
         if master is None:
             return
         self.site.note(f'kill {master}')
+        self.tally.count('accidents', 'kill')
         mishaps.kill(self.site.host(master))
         host = self._a_host(data, pool, 'host')
         self.ask(
             how,
-            f'promote {host} in {pool}',
+            'promote',
+            f'{host} in {pool}',
             lambda worker: worker.recover_aggregate(None, row, promote=host),
             (host,),
         )
@@ -276,7 +368,8 @@ class Life(stateful.RuleBasedStateMachine):
         concerned: list[str],
     ) -> None:
         """Let something go wrong, now or later."""
-        self.tally[type(mischief).__name__] += mischief is not None
+        if mischief is not None:
+            self.tally.count('mischief', plots.name_of(mischief))
         later = self.hub.call_later
         if isinstance(mischief, plots.Fuse):
             worker.fuse = mischief.points
@@ -296,7 +389,7 @@ class Life(stateful.RuleBasedStateMachine):
         """Let the accident happen, unless all was healed meanwhile."""
         if not one.powered or era != self.era:
             return
-        self.tally[accident.mishap] += 1
+        self.tally.count('accidents', accident.mishap)
         self.site.note(f'{accident.mishap} {one.name}')
         mishaps.MISHAPS[accident.mishap](one)
         if not one.powered:
@@ -312,9 +405,17 @@ class Life(stateful.RuleBasedStateMachine):
             self._return(successor)
             self.hub.call_later(30.0, self._return, one)
             return
-        self.tally['returned'] += 1
+        self.tally.count('accidents', 'power on')
         self.site.note(f'power on {one.name}')
         mishaps.power_on(one)
+
+    @stateful.rule(pool=plots.POOLS)
+    def switch_ha_on(self, pool: str) -> None:
+        master = self.row(pool).metadata.get(pool_states.MASTER)
+        if master is not None:
+            self.tally.count('accidents', 'HA on')
+            self.site.note(f'HA on in {pool}')
+            self.site.switch_ha_on(master)
 
     @stateful.rule(host=plots.HOSTS)
     def power_on(self, host: str) -> None:
@@ -322,7 +423,6 @@ class Life(stateful.RuleBasedStateMachine):
 
     @stateful.rule(by=st.integers(0, 1))
     def kill_worker(self, by: int) -> None:
-        self.tally['killed outright'] += 1
         self.site.note(f'kill {self.site.workers[by]}')
         self.site.workers[by].kill()
         self._collect()
@@ -334,9 +434,11 @@ class Life(stateful.RuleBasedStateMachine):
 
     # -- what must hold ------------------------------------------------------
 
+    @stateful.precondition(lambda self: self.steps_since > CALM)
     @stateful.rule()
     def settle(self) -> None:
         """Kill all workers, heal all hosts: a recovery leaves nothing open."""
+        self.steps_since = 0
         self.tally['recoveries'] += 1
         self.site.note('settle')
         self._heal()
@@ -350,6 +452,7 @@ class Life(stateful.RuleBasedStateMachine):
             self.recover(calm, pool)
         self._await_requests()
         self.no(judge.unfinished(self.site))
+        self.no(judge.brackets(self.site))
         self.hub.run_until(lambda: judge.is_quiet(self.site), 300.0)
         for pool in sites.POOLS:
             self._audit(pool)
@@ -381,7 +484,8 @@ class Life(stateful.RuleBasedStateMachine):
             row = self.row(pool)
             asked = self.ask(
                 plots.How(0, 500.0, None),
-                f'audit {pool}',
+                'audit --fix' if fix else 'audit',
+                pool,
                 functools.partial(_audit, row, fix),
             )
             assert isinstance(asked.value, model.Report), asked.error
@@ -391,6 +495,7 @@ class Life(stateful.RuleBasedStateMachine):
     @stateful.invariant()
     def nothing_is_wrong(self) -> None:
         """What must hold at any time."""
+        self.steps_since += 1
         self.tally['steps'] += 1
         self._collect()
         site = self.site
@@ -401,10 +506,10 @@ class Life(stateful.RuleBasedStateMachine):
         self.no(judge.places(rows))
         self.no(judge.counts(site))
         self.no(judge.twice(site))
-        self.no(judge.shared_hosts(judge.pools(site)))
+        self.no(judge.shared_hosts(site.living(judge.pools(site))))
         if not self.requests and judge.is_quiet(site):
             self.tally['quiet steps'] += 1
-            self.no(judge.masters(site, rows))
+            self.no(judge.masters(site, rows, site.last_members))
 
     def no(self, complaints: collections.abc.Collection[str]) -> None:
         """Fail if there are complaints, and tell how it came to that."""
@@ -418,7 +523,8 @@ class Life(stateful.RuleBasedStateMachine):
                 self.settle()
                 self.nothing_is_wrong()
                 for one in self.site.store.list_operations(limit=10_000):
-                    self.tally[f'{one.kind} {one.outcome}'] += 1
+                    words = f'{one.kind} {one.outcome}'
+                    self.tally.count('operations', words)
         finally:
             self.site.close()
 
@@ -427,3 +533,23 @@ def _audit(
     row: store.Aggregate, fix: bool, worker: driver.XenAPIPoolDriver
 ) -> model.Report:
     return worker.audit_aggregate(None, row, fix=fix)
+
+
+def _add_several(
+    site: sites.Site,
+    row: store.Aggregate,
+    hosts: collections.abc.Sequence[str],
+    suspend_ha: bool,
+    worker: driver.XenAPIPoolDriver,
+) -> list[aggregates.HostResult]:
+    api = aggregates.AggregateAPI(
+        worker.site.conf,
+        worker.site.store,
+        lambda: manager.ComputeManager(dict.fromkeys(sites.HOSTS, worker)),
+        worker.site.clock,
+    )
+    return api.add_hosts(None, row.uuid, hosts, suspend_ha=suspend_ha)
+
+
+def _ha(suspend_ha: bool) -> str:
+    return ', HA suspended' if suspend_ha else ''

@@ -161,10 +161,28 @@ HOW = st.builds(
 )
 
 
+def name_of(mischief: Fuse | Fault | Accident | Freeze) -> str:
+    """Return the name under which mischief is counted."""
+    if isinstance(mischief, Fault):
+        return f'fault {mischief.action.kind}'
+    return type(mischief).__name__.lower()
+
+
 class Tally(collections.Counter[str]):
     """What has happened in all runs together."""
 
+    def count(self, group: str, what: str) -> None:
+        """Count one of a group."""
+        self[f'{group}: {what}'] += 1
+
     def __str__(self) -> str:
-        return ', '.join(
-            f'{number} {what}' for what, number in sorted(self.items())
-        )
+        groups = collections.defaultdict(list)
+        for name, number in sorted(self.items()):
+            group, _, what = name.rpartition(': ')
+            groups[group].append((number, what))
+        lines = []
+        for group, counts in sorted(groups.items()):
+            total = sum(number for number, _ in counts)
+            told = ', '.join(f'{number} {what}' for number, what in counts)
+            lines.append(f'{total} {group}: {told}' if group else told)
+        return '\n  '.join(lines)

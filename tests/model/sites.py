@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 import collections.abc
 import contextlib
+import dataclasses
 import logging
 import pathlib
 import shutil
@@ -14,15 +15,21 @@ import unittest.mock
 import greenlet  # type: ignore[import-untyped]
 
 from tests import seen
-from tests.model import greens, workers
+from tests.model import greens, judge, workers
 from xenpool_driver import conf as config
 from xenpool_driver import pool_states, store
 from xenpool_driver.simulator import (
     build,
+    database,
+    dispatch,
+    errors,
     faults,
     gc,
+    images,
     lifecycle,
     machine,
+    startup,
+    topology_parts,
     verbs,
 )
 from xenpool_driver.store import core
@@ -38,6 +45,29 @@ LEASE = 60.0
 
 UNCHANGING = ('get_', 'has_', 'is_', 'local_', 'assert_')
 """How the names of calls begin that change nothing."""
+
+RECORDED_ONLY = frozenset(
+    {
+        'host.destroy',
+        'host.disable',
+        'host.enable',
+        'pool.add_to_other_config',
+        'pool.remove_from_other_config',
+        'pool.set_ha_host_failures_to_tolerate',
+        'pool.set_name_label',
+    }
+)
+"""What changes a pool's database and nothing else. A coordinator that loses
+its power loses the database's last minutes (recorded), and with them these."""
+
+SWITCHES = {'pool.disable_ha': False, 'pool.enable_ha': True}
+"""What switches HA, and whether it is on then."""
+
+OPERATOR = 'operator'
+"""The tag of what a person does with a pool, past the driver."""
+
+SHARED = 'nfs1'
+"""The shared storage of a pool that stood before."""
 
 _OPTIONS = {
     'poll_interval': 2.0,
@@ -94,6 +124,20 @@ class Complaints(logging.Handler):
         self.heard.append(self.format(record))
 
 
+@dataclasses.dataclass(frozen=True)
+class Executed:
+    """A changing call that a host carried out.
+
+    :ivar method: its name.
+    :ivar pool: uuid of the pool whose database was changed, or ''.
+    :ivar generation: the database's, before.
+    """
+
+    method: str
+    pool: str = ''
+    generation: int = 0
+
+
 class Site:
     """A fresh site.
 
@@ -109,6 +153,11 @@ class Site:
         self._stack.enter_context(
             unittest.mock.patch.object(transport, 'tls_context', _no_tls)
         )
+        self._stack.enter_context(
+            unittest.mock.patch.object(
+                startup, 'load_database', self._load_database
+            )
+        )
         self.complaints = Complaints()
         self._hear()
         self.world = greens.World(self.hub, seed=1)
@@ -116,10 +165,15 @@ class Site:
         gc.start(self.world)
         shutil.copy(kept.empty, kept.used)
         self.store = core.Store(f'sqlite:///{kept.used}', clock=self.hub)
-        self.executed: dict[str, collections.Counter[tuple[str, ...]]] = (
-            collections.defaultdict(collections.Counter)
+        self._executed: dict[str, list[Executed]] = collections.defaultdict(
+            list
         )
+        self.made: set[tuple[str | None, str]] = set()
+        self.promoted: list[str] = []
+        self.ghosts: set[tuple[str, str]] = set()
+        self._latest: dict[str, database.Database] = {}
         self.world.faults.witness = self._witness
+        self.world.booting = self._booting
         self.notes: list[str] = []
         self._count = 0
         self.workers = [self.hire(), self.hire()]
@@ -158,14 +212,20 @@ class Site:
         return self.world.named(name)
 
     def form(self, hosts: collections.abc.Sequence[str]) -> None:
-        """Let hosts be a pool already, the first its master."""
+        """Let hosts be a pool already, the first its master.
+
+        One of several has shared storage, and a guest on its second host.
+        """
         if not hosts:
             return
         master, *members = map(self.host, hosts)
         assert master.db is not None
         for member in members:
             lifecycle.exit_toolstack(member, restart=False)
-        build.form_pool(master, master.db, members)
+        db = master.db
+        build.form_pool(master, db, members)
+        if members:
+            topology_parts.furnish(db, [master, *members], _furniture(hosts))
         lifecycle.flush(master)
 
     def create(self, name: str) -> store.Aggregate:
@@ -178,12 +238,57 @@ class Site:
             },
         )
 
-    def successor(self, one: machine.Machine) -> machine.Machine | None:
-        """Return who was made the master of a pool instead of ``one``."""
+    def switch_ha_on(self, host: str) -> None:
+        """Let a person switch HA on in a host's pool, if that can be."""
+        target = self.host(host)
+        if not target.is_master or target.db is None:
+            return
+        srs = [
+            ref
+            for ref, sr in target.db.all('SR').items()
+            if sr['name_label'] == SHARED
+        ]
+        self._operate(target, 'pool.enable_ha', srs, {'timeout': '90'})
 
-        def votes(candidate: machine.Machine) -> int:
+    def _operate(
+        self, target: machine.Machine, method: str, *args: object
+    ) -> None:
+        """Let a person make a call, and see no matter what comes of it."""
+
+        def work() -> None:
+            here = greenlet.getcurrent()
+            here.tag = OPERATOR
+            words = ['root', target.password, '1.0', OPERATOR]
+            with contextlib.suppress(
+                errors.ApiError,
+                dispatch.GateRefusal,
+                faults.Drop,
+                faults.Garbage,
+            ):
+                login = 'session.login_with_password'
+                session = dispatch.execute(target, login, words).value
+                dispatch.execute(target, method, [session, *args])
+
+        task = self.hub.spawn(work, owner=target)
+        self.hub.run_until(lambda: task.dead, 60.0)
+
+    def successor(self, one: machine.Machine) -> machine.Machine | None:
+        """Return who was made the master of a pool instead of ``one``.
+
+        Who was promoted last is it, else whom most hosts follow.
+        """
+
+        def rank(candidate: machine.Machine) -> tuple[int, int]:
             role = machine.Role(machine.SLAVE, candidate.address)
-            return sum(other.role_file == role for other in self.machines)
+            votes = sum(other.role_file == role for other in self.machines)
+            last = len(self.promoted) - 1
+            promoted = candidate.name in self.promoted
+            when = (
+                last - self.promoted[::-1].index(candidate.name)
+                if promoted
+                else -1
+            )
+            return when, votes
 
         rivals = [
             other
@@ -193,7 +298,7 @@ class Site:
         ]
         if one.role_file.kind != machine.MASTER or len(rivals) < 2:
             return None
-        best = max(rivals, key=votes)
+        best = max(rivals, key=rank)
         return None if best is one else best
 
     def may_return(self, one: machine.Machine) -> bool:
@@ -213,9 +318,129 @@ class Site:
         _, _, verb = call.name.partition('.')
         if call.name.startswith('session.') or verb.startswith(UNCHANGING):
             return
+        if call.name == 'pool.emergency_transition_to_master':
+            self.promoted.append(host)
         here = greenlet.getcurrent()
         tag = getattr(here, 'tag', None)
-        if tag is None:
-            tag = 'nobody'
-        words = (call.name, *map(str, call.args))
-        self.executed[tag][words] += 1
+        if tag == OPERATOR:
+            return
+        self.made.add((tag, call.name))
+        done = Executed(call.name)
+        db = self.host(host).db
+        if db is not None:
+            pool = _pool_uuid(db.all('pool'))
+            done = Executed(call.name, pool, db.generation)
+            self._latest[pool] = db
+        self._executed['nobody' if tag is None else tag].append(done)
+
+    def _booting(self, method: str) -> None:
+        """Take back that a call was carried out: nothing was."""
+        here = greenlet.getcurrent()
+        calls = self._executed[getattr(here, 'tag', None) or 'nobody']
+        if calls and calls[-1].method == method:
+            calls.pop()
+
+    @property
+    def executed(self) -> dict[str, collections.Counter[tuple[str, ...]]]:
+        """Which changing calls the hosts carried out how often, by the
+        operation that they were made for."""
+        return {
+            tag: collections.Counter((one.method,) for one in calls)
+            for tag, calls in self._executed.items()
+        }
+
+    def living(
+        self, found: collections.abc.Iterable[judge.Pool]
+    ) -> list[judge.Pool]:
+        """Return the pools without their ghosts.
+
+        A ghost, which its former master lists again because it has lost the
+        last minutes of its database, is not there for anybody else.
+        """
+        return [
+            dataclasses.replace(
+                pool,
+                members=frozenset(
+                    host
+                    for host in pool.members
+                    if not self._is_ghost(self.host(host), pool)
+                ),
+            )
+            for pool in found
+        ]
+
+    def _is_ghost(self, one: machine.Machine, pool: judge.Pool) -> bool:
+        follows = one.role[1] or one.address
+        return (pool.uuid, one.uuid) in self.ghosts and follows != self.host(
+            pool.master
+        ).address
+
+    def last_members(self, pool: str) -> set[str]:
+        """Return the names of the hosts that a pool was last known to have.
+
+        :param pool: its uuid.
+        """
+        db = self._latest.get(pool)
+        uuids = {} if db is None else db.table('host').by_uuid
+        return {one.name for one in self.machines if one.uuid in uuids}
+
+    def _load_database(self, target: machine.Machine) -> database.Database:
+        """Let a starting master read its disk; note what it has lost.
+
+        What was done is undone then, and hosts that had left are listed
+        again, as ghosts.
+        """
+        disk = target.disk
+        db = _LOAD(target)
+        if disk is not None:
+            for calls in self._executed.values():
+                calls[:] = [one for one in calls if not _is_lost(one, disk)]
+            pool = _pool_uuid(disk.records['pool'])
+            known = self._latest.get(pool, db).table('host').by_uuid
+            self.ghosts.update(
+                (pool, uuid)
+                for uuid in db.table('host').by_uuid
+                if uuid not in known
+            )
+            self._latest[pool] = db
+        return db
+
+
+_LOAD = startup.load_database
+
+
+def _pool_uuid(
+    pools: collections.abc.Mapping[str, database.Record],
+) -> str:
+    return next((str(pool['uuid']) for pool in pools.values()), '')
+
+
+def _is_lost(one: Executed, disk: images.Image) -> bool:
+    """Say whether what a call did is not in a database on disk.
+
+    To switch HA takes a while: with the toolstack such a call ends half-way.
+    """
+    pools = disk.records['pool']
+    if one.pool != _pool_uuid(pools):
+        return False
+    if one.method in SWITCHES:
+        is_on = any(pool['ha_enabled'] for pool in pools.values())
+        return is_on != SWITCHES[one.method]
+    return one.method in RECORDED_ONLY and one.generation >= disk.generation
+
+
+def _furniture(
+    hosts: collections.abc.Sequence[str],
+) -> dict[str, object]:
+    """Return what a pool has that stood before, as a topology tells it."""
+    return {
+        'srs': [{'name': SHARED, 'shared': True}],
+        'vms': [
+            {
+                'name': f'guest of {hosts[0]}',
+                'host': hosts[1],
+                'power_state': 'Running',
+                'disks': [{'sr': SHARED}],
+            }
+        ],
+    }

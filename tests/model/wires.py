@@ -133,6 +133,9 @@ class _Served:
             self._answer = {'Status': 'Success', 'Value': _plain(result)}
         except errors.ApiError as error:
             self._answer = _refusal(error)
+            if error.code == 'HOST_STILL_BOOTING':
+                where = typing.cast(greens.World, self._target.world)
+                where.booting(self._method)
         except dispatch.GateRefusal as refusal:
             self._answer = _refusal(refusal.error)
         except faults.Drop:
