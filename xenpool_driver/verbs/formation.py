@@ -292,7 +292,7 @@ class Join(common.PoolVerb):
                 self.site,
                 self.row,
                 self.host,
-                judging.read_target(self.site, self.row, self.coordinator()),
+                self.coordinator(),
                 force=self.force,
                 suspend_ha=self.suspend_ha,
             )

@@ -7,6 +7,7 @@ import collections.abc
 import concurrent.futures
 import dataclasses
 import functools
+import typing
 
 from xenpool_driver import conf as config
 from xenpool_driver import (
@@ -40,6 +41,17 @@ class Judgement:
     host_uuid: str = ''
     is_member: bool = False
     own: snapshot.PoolSnapshot | None = None
+
+
+class Recent(typing.NamedTuple):
+    """A judgement that the joins of a request can go on from.
+
+    :ivar question: what was asked: the aggregate, and in which way.
+    :ivar judgement: the answer.
+    """
+
+    question: tuple[str, bool, bool]
+    judgement: Judgement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,25 +107,27 @@ def judge_join(
     site: operation.Site,
     row: store.Aggregate,
     host: str,
-    target: Target,
+    master: client.Client,
     *,
     force: bool = False,
     suspend_ha: bool = False,
 ) -> Judgement:
     """Judge one host that shall join the pool.
 
-    What the check of the whole request has just read of it is good enough to
-    go on, but not to refuse.
+    What the check of the whole request has just found is good enough to go
+    on, but not to refuse.
 
+    :param master: the pool's master.
     :raises XapiError: it cannot be read.
     """
-    seen = site.connections.recall(host, common.RECENT)
-    if seen is not None:
-        judged = _judge(
-            site, row, host, seen, target, force=force, suspend_ha=suspend_ha
-        )
-        if not judged.report.failures:
-            return judged
+    recent = site.connections.recall(host, common.RECENT)
+    if (
+        isinstance(recent, Recent)
+        and recent.question == (row.uuid, force, suspend_ha)
+        and not recent.judgement.report.failures
+    ):
+        return recent.judgement
+    target = read_target(site, row, master)
     own = _read_joiner(site, row, host, target)
     if isinstance(own, Judgement):
         return own
@@ -219,8 +233,7 @@ def _judge_company(
             reports[host] = own.report
             continue
         company = [other for name, other in coming.items() if name != host]
-        site.connections.remember(host, own)
-        reports[host] = _judge(
+        judged = _judge(
             site,
             row,
             host,
@@ -229,7 +242,10 @@ def _judge_company(
             force=force,
             suspend_ha=suspend_ha,
             batch=company,
-        ).report
+        )
+        question = row.uuid, force, suspend_ha
+        site.connections.remember(host, Recent(question, judged))
+        reports[host] = judged.report
     return reports
 
 

@@ -11,7 +11,7 @@ import threading
 import urllib.parse
 
 from xenpool_driver import clock as clocks
-from xenpool_driver import conf, exceptions, snapshot
+from xenpool_driver import conf, exceptions
 from xenpool_driver.xapi import client as clients
 from xenpool_driver.xapi import discovery, session
 
@@ -51,7 +51,7 @@ class Connections:
         self._lock = threading.Lock()
         self._found: dict[str, conf.HostAccess] = {}
         self._views: dict[str, tuple[float, str | None]] = {}
-        self._seen: dict[str, tuple[float, snapshot.PoolSnapshot]] = {}
+        self._known: dict[str, tuple[float, object]] = {}
         self._homes: dict[tuple[str, bool], session.HostSession] = {}
         for access in self._hosts.values():
             _warn(access)
@@ -170,24 +170,22 @@ class Connections:
         seen, view = self._views.get(host_name, (float('-inf'), None))
         return view if self._clock.monotonic() - seen < max_age else None
 
-    def remember(self, host_name: str, seen: snapshot.PoolSnapshot) -> None:
-        """Keep what was just read of a host, for one who needs it soon.
+    def remember(self, host_name: str, known: object) -> None:
+        """Keep what just came out about a host, for one who needs it soon.
 
         :param host_name: the compute host name.
-        :param seen: what was read.
+        :param known: what came out.
         """
-        self._seen[host_name] = (self._clock.monotonic(), seen)
+        self._known[host_name] = (self._clock.monotonic(), known)
 
-    def recall(
-        self, host_name: str, max_age: float
-    ) -> snapshot.PoolSnapshot | None:
-        """Return what was remembered of a host, once.
+    def recall(self, host_name: str, max_age: float) -> object:
+        """Return what was remembered of a host, once, or None.
 
         :param host_name: the compute host name.
         :param max_age: seconds that it may be old.
         """
-        since, seen = self._seen.pop(host_name, (float('-inf'), None))
-        return seen if self._clock.monotonic() - since < max_age else None
+        since, known = self._known.pop(host_name, (float('-inf'), None))
+        return known if self._clock.monotonic() - since < max_age else None
 
     def _ask_for_view(self, host_name: str) -> str | None:
         probe = self._new_home(self.access(host_name))
@@ -243,7 +241,7 @@ class Connections:
         :param host_name: the compute host name.
         """
         access = self.access(host_name)
-        self._seen.pop(host_name, None)
+        self._known.pop(host_name, None)
         with self._lock:
             homes = [
                 self._homes.pop((access.url, local), None)
