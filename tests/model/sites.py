@@ -325,6 +325,8 @@ class Site:
         if tag == OPERATOR:
             return
         self.made.add((tag, call.name))
+        if call.name == 'pool.recover_slaves':
+            self._recovered_anew(tag)
         done = Executed(call.name)
         db = self.host(host).db
         if db is not None:
@@ -332,6 +334,29 @@ class Site:
             done = Executed(call.name, pool, db.generation)
             self._latest[pool] = db
         self._executed['nobody' if tag is None else tag].append(done)
+
+    def _recovered_anew(self, tag: str | None) -> None:
+        """Take back that members were told of their master: one was not.
+
+        It was off, or the toolstack that told them ended half-way.
+        """
+        found = {self.host(pool.master) for pool in judge.pools(self)}
+        if any(self.successor(one) or self._strays(one) for one in found):
+            calls = self._executed[tag or 'nobody']
+            calls[:] = [
+                one for one in calls if one.method != 'pool.recover_slaves'
+            ]
+
+    def _strays(self, master: machine.Machine) -> bool:
+        """Say whether a member that the master knows follows another one."""
+        known = master.db.table('host').by_uuid if master.db else {}
+        return any(
+            one.uuid in known
+            and one is not master
+            and one.secret == master.secret
+            and one.role_file.address != master.address
+            for one in self.machines
+        )
 
     def _booting(self, method: str) -> None:
         """Take back that a call was carried out: nothing was."""

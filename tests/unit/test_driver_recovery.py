@@ -284,6 +284,27 @@ def test_a_promotion_is_settled_by_looking(
     assert row.metadata[pool_states.MASTER] == 'xen02'
 
 
+def test_a_member_that_the_promoted_host_does_not_know_is_not_sent_for(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+) -> None:
+    """Its copy of the database is older than the member's join."""
+    row = mocked_pool.formed(world, plugin)
+    world['xen01'].die()
+    die_at(dying, 'recover members', after=True)
+    with pytest.raises(Died):
+        dying.recover_aggregate(None, row, promote='xen02')
+    del world['xen02'].raw['host'][world['xen03'].ref]
+    world.clock.sleep(LEASE)
+
+    [finding] = plugin.recover_aggregate(None, row).findings
+
+    assert 'not done' in finding.message
+    assert row.metadata[pool_states.MASTER] == 'xen02'
+    world['xen02'].api.Async.pool.recover_slaves.assert_not_called()
+
+
 def test_the_dead_worker_can_write_no_more(
     world: mocked_pool.World,
     plugin: driver.XenAPIPoolDriver,

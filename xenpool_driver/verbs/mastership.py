@@ -417,7 +417,7 @@ class Promote(Mastership):
             master = self._await_master(journal, self.patience)
         except exceptions.NotPoolMaster:
             return
-        if self._are_lost(journal):
+        if self._are_lost(journal, master):
             self._recover_members(journal, master)
 
     def _recover_members(
@@ -432,12 +432,17 @@ class Promote(Mastership):
             lambda fraction: journal.progress('recover', fraction),
         )
 
-    def _are_lost(self, journal: operation.Journal) -> bool:
+    def _are_lost(
+        self, journal: operation.Journal, master: client.Client
+    ) -> bool:
         """Say whether members still have to be told of the new master.
 
-        One that was told restarts some ten seconds later.
+        One that was told restarts some ten seconds later. One that the
+        master's copy of the database does not know will not be told.
         """
         clock = self.site.clock
+        known = {record.uuid for record in master.hosts()}
+        members = common.members(self.row)
         wait = self.patience if journal.details.get('recovering') else 0.0
         deadline = clock.monotonic() + wait
         while True:
@@ -446,7 +451,9 @@ class Promote(Mastership):
             lost = [
                 host
                 for host, view in views.items()
-                if view and not self.follows(host, view)
+                if view
+                and not self.follows(host, view)
+                and members[host] in known
             ]
             if not lost or clock.monotonic() >= deadline:
                 return bool(lost)
