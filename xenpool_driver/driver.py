@@ -424,7 +424,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         :raises AggregateError: the caller's copy cannot be written.
         """
         if isinstance(aggregate, store.Aggregate):
-            aggregate.refresh()
+            aggregate.become(row)
             return
         keys = {
             pool_states.STATE,
@@ -460,7 +460,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         A service that runs in a guest on the joining host cannot outlive the
         join. It names the host; the password stays where it is.
         """
-        guest = config.host_access(self.site.conf, host).compute_vm_uuid
+        guest = self.site.connections.access(host).compute_vm_uuid
         master = row.metadata.get(pool_states.MASTER)
         forward = getattr(self.virtapi, 'forward_add', None)
         if not guest or not master or slave_info is not None or not forward:

@@ -103,13 +103,13 @@ class Aggregate:
         :param metadata: None as a value deletes the key.
         :raises StaleAggregate: somebody wrote since this copy was read.
         """
-        self._become(
+        self.become(
             self._bound().update_metadata(self.uuid, self.generation, metadata)
         )
 
     def refresh(self) -> None:
         """Be what the store now holds."""
-        self._become(self._bound().get_aggregate(self.uuid, dismissed=True))
+        self.become(self._bound().get_aggregate(self.uuid, dismissed=True))
 
     def _bound(self) -> Keeper:
         if self._store is None:
@@ -118,7 +118,8 @@ class Aggregate:
             )
         return self._store
 
-    def _become(self, other: Aggregate) -> None:
+    def become(self, other: Aggregate) -> None:
+        """Be what ``other``, read later, is."""
         for field in dataclasses.fields(self):
             setattr(self, field.name, getattr(other, field.name))
 

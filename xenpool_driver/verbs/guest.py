@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import typing
 
-from xenpool_driver import conf as config
 from xenpool_driver import exceptions, operation
 from xenpool_driver.xapi import client
 
@@ -19,7 +18,7 @@ def stop(site: operation.Site, host: str, journal: operation.Journal) -> None:
 
     :raises XapiError: it cannot be shut down; nothing else was done.
     """
-    uuid = config.host_access(site.conf, host).compute_vm_uuid
+    uuid = site.connections.access(host).compute_vm_uuid
     if uuid:
         journal.phase('stop compute guest', uuid, compute_vm_uuid=uuid)
         site.connections.coordinator_of(host).vm_shutdown(uuid)

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import typing
 
-from xenpool_driver import conf as config
 from xenpool_driver import (
     exceptions,
     model,
@@ -349,7 +348,7 @@ def _without_guest(
 ) -> snapshot.PoolSnapshot:
     """Judge the joiner as it will be: the compute service's guest is shut
     down before the join."""
-    guest = config.host_access(site.conf, host).compute_vm_uuid
+    guest = site.connections.access(host).compute_vm_uuid
     vms = {
         ref: dataclasses.replace(vm, power_state='Halted')
         if guest and vm.uuid == guest
