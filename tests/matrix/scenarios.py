@@ -163,6 +163,11 @@ def kill_master(where: stage.Stage) -> None:
     mishaps.kill(where.machine(where.scenario.members[0]))
 
 
+def kill_last(where: stage.Stage) -> None:
+    """Cut the power of the last member, for good."""
+    mishaps.kill(where.machine(where.scenario.members[-1]))
+
+
 TWO = ('xen01', 'xen02')
 THREE = ('xen01', 'xen02', 'xen03')
 
@@ -210,12 +215,30 @@ _ALL = (
         guests=(('web1', 'xen03'), ('web2', 'xen02')),
     ),
     Scenario(
+        'forget',
+        _remove('xen03', forget=True),
+        members=THREE,
+        pool=THREE,
+        after=TWO,
+        master='xen01',
+        prepare=kill_last,
+    ),
+    Scenario(
         'join under HA',
         _add('xen03', suspend_ha=True),
         members=TWO,
         pool=TWO,
         free=('xen03',),
         after=THREE,
+        master='xen01',
+        prepare=switch_ha_on,
+    ),
+    Scenario(
+        'eject under HA',
+        _remove('xen03', suspend_ha=True),
+        members=THREE,
+        pool=THREE,
+        after=TWO,
         master='xen01',
         prepare=switch_ha_on,
     ),
