@@ -35,6 +35,7 @@ COMMANDS = {
     'operation list': 'operations:List',
     'operation show': 'operations:Show',
     'host list': 'hosts:List',
+    'watch': 'watch:Watch',
     'records dump': 'hosts:DumpRecords',
     'db upgrade': 'database:Upgrade',
     'db version': 'database:Version',

@@ -28,6 +28,7 @@ from xenpool_driver.compute import (
     manager,
     rpcapi,
     virtapi,
+    watcher,
 )
 
 LOG = log.getLogger(__name__)
@@ -237,6 +238,11 @@ class ComputeService:
         self._servers = [
             bus.server(self._bus, host, endpoint) for host in self.hosts
         ]
+        self._watcher: watcher.Watcher | None = None
+        if conf.xenpool.watch_pools:
+            self._watcher = watcher.Watcher(
+                conf, self._database, watcher.log_change
+            )
 
     def start(self) -> None:
         """Settle what dead workers left behind, then serve."""
@@ -244,12 +250,16 @@ class ComputeService:
             driver.init_host(host)
         for server in self._servers:
             server.start()
+        if self._watcher is not None:
+            self._watcher.start()
 
     def stop(self) -> bool:
         """Take no more requests; wait for those that run.
 
         :returns: whether all of them ended in time.
         """
+        if self._watcher is not None:
+            self._watcher.stop()
         for server in self._servers:
             server.stop()
         waiter = threading.Thread(target=self._wait, daemon=True)

@@ -99,6 +99,13 @@ XENPOOL_OPTS: list[cfg.Opt] = [
         help='Whether hosts may be ejected although their local disks hold '
         'data, which an eject wipes. A request can also allow it itself.',
     ),
+    cfg.BoolOpt(
+        'watch_pools',
+        default=False,
+        help='Whether this service follows the pools of all aggregates, logs '
+        'what changes in them, and records a master that has moved. One '
+        'service of them all is enough.',
+    ),
     cfg.FloatOpt(
         'preflight_plugin_timeout',
         default=10.0,

@@ -23,6 +23,9 @@ Fixes = fixes.Fixes
 find_fixes = fixes.fixes
 """Return what must change for an aggregate to be true."""
 
+find_master_fix = fixes.master_fix
+"""Return what must change for its master alone to be true."""
+
 audit = health.audit
 """Return where an aggregate and its pool disagree, and what ails it."""
 

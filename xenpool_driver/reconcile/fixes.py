@@ -56,6 +56,21 @@ def fixes(
     return Fixes()
 
 
+def master_fix(
+    declared: declarations.Declared, pool: snapshot.PoolSnapshot
+) -> Fixes:
+    """Return what must change for the master alone to be true.
+
+    :param declared: what the aggregate says.
+    :param pool: pool and hosts of its pool; another pool proves nothing.
+    """
+    if pool.pool is None or pool.pool.uuid != declared.pool_uuid:
+        return Fixes()
+    if pool.pool.other_config.get(model.OWNER_KEY) != declared.uuid:
+        return Fixes()
+    return _Fixing(declared).follow_master(pool)
+
+
 class _Fixing:
     """The aggregate, as it becomes true step by step.
 
@@ -84,6 +99,12 @@ class _Fixing:
                 self._added.append(host)
                 self._record(host, uuid, 'is added: the pool has it')
         self._follow_master(pool)
+        self._follow_uuid(pool)
+        return self._done()
+
+    def follow_master(self, pool: snapshot.PoolSnapshot) -> Fixes:
+        """Say who is the master, and nothing else."""
+        self._follow_master(pool)
         return self._done()
 
     def _follow_host(
@@ -99,13 +120,15 @@ class _Fixing:
             self._remove(host)
 
     def _follow_master(self, pool: snapshot.PoolSnapshot) -> None:
-        if pool.pool is None or pool.coordinator is None:
+        if pool.coordinator is None:
             return
         master = self._host_of(pool.coordinator)
         if master is not None and master != self._declared.master:
             self._metadata[model.MASTER_KEY] = master
             self._told.append(f"'{master}' is recorded as the master")
-        if pool.pool.uuid != self._declared.pool_uuid:
+
+    def _follow_uuid(self, pool: snapshot.PoolSnapshot) -> None:
+        if pool.pool and pool.pool.uuid != self._declared.pool_uuid:
             self._metadata[model.POOL_UUID_KEY] = pool.pool.uuid
             self._told.append(f"the pool is recorded as {pool.pool.uuid}")
 

@@ -37,6 +37,8 @@ SetMaster = mastership.SetMaster
 audit = inspection.audit
 check_hosts = judging.check_hosts
 check_remove = inspection.check_remove
+correct_master = inspection.correct_master
+find_master = common.find_master
 is_last = common.is_last
 is_master = common.is_master
 
@@ -55,6 +57,8 @@ __all__ = [
     'audit',
     'check_hosts',
     'check_remove',
+    'correct_master',
+    'find_master',
     'for_operation',
     'is_last',
     'is_master',

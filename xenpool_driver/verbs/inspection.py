@@ -78,7 +78,12 @@ def audit(
             f"{row.name} --promote HOST",
         )
         return model.Report(row.name, (finding,))
-    fixed = _fix(site, row, pool) if fix else []
+    fixed = []
+    if fix:
+        needed = reconcile.find_fixes(
+            reconcile.Declared.of(row), pool, _placed(site, row, pool)
+        )
+        fixed = _fix(site, row, needed)
     views = common.member_views(site, sorted(common.members(row)))
     findings = reconcile.audit(
         reconcile.Declared.of(row),
@@ -104,10 +109,26 @@ def _pool_of(site: operation.Site, row: store.Aggregate) -> client.Client:
     return site.connections.coordinator_of(row.hosts[0], patience)
 
 
-def _fix(
-    site: operation.Site, row: store.Aggregate, pool: snapshot.PoolSnapshot
+def correct_master(
+    site: operation.Site, row: store.Aggregate
 ) -> list[model.Finding]:
-    """Make the aggregate true, and say what that took."""
+    """Record who is the pool's master now, and nothing else.
+
+    :raises XapiError: no member names a master that answers.
+    """
+    door = common.find_master(site, row).door
+    pool = door.snapshot('pool', 'host', with_clock=False)
+    declared = reconcile.Declared.of(row)
+    return _fix(site, row, reconcile.find_master_fix(declared, pool))
+
+
+def _fix(
+    site: operation.Site, row: store.Aggregate, fixes: reconcile.Fixes
+) -> list[model.Finding]:
+    """Make the aggregate true, and say what that took.
+
+    :param fixes: what must change.
+    """
     check = 'fix'
     running = site.store.running_operations(row.uuid)
     if running:
@@ -120,9 +141,6 @@ def _fix(
                 f"if its worker is dead: xenpool aggregate recover {row.name}",
             )
         ]
-    fixes = reconcile.find_fixes(
-        reconcile.Declared.of(row), pool, _placed(site, row, pool)
-    )
     if not fixes:
         return []
     changes = store.Changes(
