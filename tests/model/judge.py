@@ -55,6 +55,9 @@ class Place(typing.Protocol):
         operation that they were made for."""
 
 
+MASTERSHIP = ('set-master', 'promote')
+"""The kinds of operation that move a master."""
+
 EXPECTED = (
     exceptions.InvalidAggregateAction,
     exceptions.AggregateError,
@@ -191,6 +194,20 @@ def masters(
                 f'the members of {row.name} name {sorted(named)}'
             )
     return complaints
+
+
+def is_half_way(site: Place, row: store.Aggregate) -> bool:
+    """Say whether the aggregate's last change of master is half-way.
+
+    It has no end yet, or it failed: who asked has been told, and an audit
+    tells of it. Its members need not agree.
+    """
+    changes = [
+        one.outcome
+        for one in site.store.list_operations(row.uuid, limit=10_000)
+        if one.kind in MASTERSHIP and one.outcome not in ('undone', 'refused')
+    ]
+    return bool(changes) and changes[0] != 'succeeded'
 
 
 def works(one: machine.Machine) -> bool:

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import pathlib
 import shutil
+import sqlite3
 import unittest.mock
 
 import greenlet  # type: ignore[import-untyped]
@@ -158,12 +159,17 @@ class Site:
                 startup, 'load_database', self._load_database
             )
         )
+        self._stack.enter_context(
+            unittest.mock.patch.object(startup, 'find_rival', self._find_rival)
+        )
         self.complaints = Complaints()
         self._hear()
         self.world = greens.World(self.hub, seed=1)
         build.standalone(self.world, len(HOSTS), FIRST, 'xenroot')
         gc.start(self.world)
         shutil.copy(kept.empty, kept.used)
+        self._told = sqlite3.connect(kept.used)
+        self._stack.callback(self._told.close)
         self.store = core.Store(f'sqlite:///{kept.used}', clock=self.hub)
         self._executed: dict[str, list[Executed]] = collections.defaultdict(
             list
@@ -190,6 +196,11 @@ class Site:
         self.hub.close()
         self.store.close()
         self._stack.close()
+
+    def told(self) -> int:
+        """Return how many changes the database has told of."""
+        (number,) = self._told.execute('SELECT max(number) FROM seen')
+        return int(number[0] or 0)
 
     def note(self, text: str) -> None:
         """Note what happens, for who reads of a failure."""
@@ -400,6 +411,19 @@ class Site:
             pool.master
         ).address
 
+    def _find_rival(
+        self, target: machine.Machine, db: database.Database
+    ) -> machine.Machine | None:
+        """Switch a replaced master off whose successor has died meanwhile.
+
+        It would take over again; a person who brings it back watches it.
+        """
+        rival = _FIND(target, db)
+        if rival is None and self.successor(target) is not None:
+            self.note(f'{target.name} is switched off again')
+            lifecycle.kill_machine(target)
+        return rival
+
     def last_members(self, pool: str) -> set[str]:
         """Return the names of the hosts that a pool was last known to have.
 
@@ -432,6 +456,7 @@ class Site:
 
 
 _LOAD = startup.load_database
+_FIND = startup.find_rival
 
 
 def _pool_uuid(
