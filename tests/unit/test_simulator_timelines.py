@@ -12,15 +12,21 @@ import json
 import pathlib
 import typing
 
+import pytest
+
 from tests import manual_world
 from xenpool_driver.simulator import (
+    build,
     eject,
+    errors,
     gc,
     hosts,
     join,
     lifecycle,
     machine,
     master,
+    push,
+    startup,
 )
 
 Seen = list[tuple[float, str]]
@@ -417,6 +423,18 @@ class TestDeadMember:
             'login@xapi7',
         )
         assert set(map(login_word, real)) == words
+
+    def test_a_host_that_never_became_a_member_gets_no_copy(self) -> None:
+        """Its join broke off when its record was in the pool already."""
+        where, (pool, _) = pool_of(2)
+        [joiner] = build.standalone(where, 1, '127.0.0.99', 'xenroot')
+        before = joiner.disk
+        assert pool.db is not None and joiner.db is not None
+        push.Push(joiner, joiner.db, pool.db).run()
+        startup.set_live(pool.db, ref_of(pool, joiner), True)
+        with pytest.raises(errors.ApiError, match='CANNOT_CONTACT_HOST'):
+            master.sync_database(manual_world.Call(pool))
+        assert joiner.disk is before
 
     def test_promoted_on_a_copy_that_lacks_it_it_restarts_for_ever(
         self,

@@ -85,6 +85,9 @@ def back_up(master: machine.Machine, db: database.Database) -> None:
             continue
         if target is not master:
             master.world.forward(master, ref)
+        if target.running_secret != master.running_secret:
+            # A join that broke off half-way has left its record here.
+            raise errors.ApiError('CANNOT_CONTACT_HOST', ref)
         targets.append(target)
     image = images.take(db, master.disk)
     for target in targets:
