@@ -22,7 +22,7 @@ def door(*answers: typing.Any, read_timeout: float = 60.0) -> mock.Mock:
     """Return a master that answers so, call by call."""
     found = mock.Mock()
     found.access.read_timeout = read_timeout
-    found.read.side_effect = [
+    found.read_all.side_effect = [
         {'token': str(number), 'events': answer}
         if isinstance(answer, list)
         else answer
@@ -71,7 +71,7 @@ def test_a_feed_reads_all_and_then_what_has_changed() -> None:
     assert first.hosts['uuid2'].live
     assert not feed.next().hosts['uuid2'].live
     assert list(feed.next().hosts) == ['uuid1']
-    tokens = [call.args[2] for call in master.read.call_args_list]
+    tokens = [call.args[2] for call in master.read_all.call_args_list]
     assert tokens == ['', '1', '2']
 
 
@@ -83,7 +83,7 @@ def test_a_call_is_over_before_its_host_counts_as_silent(
 
     events.Feed(master).next()
 
-    master.read.assert_called_once_with(
+    master.read_all.assert_called_once_with(
         'event.from', events.CLASSES, '', seconds
     )
 

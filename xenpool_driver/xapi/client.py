@@ -128,6 +128,14 @@ class _Door:
         """
         return self._home.read(method, *args, timeout=timeout)
 
+    def read_all(self, method: str, *args: typing.Any) -> typing.Any:
+        """Make a large or frequent read, by the faster protocol.
+
+        :param method: for example ``event.from``.
+        :param args: its arguments, without the session.
+        """
+        return self._home.read_all(method, args=args)
+
     def write(self, method: str, *args: typing.Any) -> typing.Any:
         """Make any call that changes something, once.
 

@@ -77,7 +77,7 @@ class Feed:
         :raises NotPoolMaster: the host is a member by now.
         :raises XapiError: it does not answer, or refuses.
         """
-        answer = self._door.read(
+        answer = self._door.read_all(
             'event.from', CLASSES, self._token, self._seconds
         )
         self._token = answer['token']

@@ -151,7 +151,7 @@ class HostSession:
         self,
         method: str,
         timeout: float | None = None,
-        args: collections.abc.Sequence[str] = (),
+        args: collections.abc.Sequence[typing.Any] = (),
     ) -> typing.Any:
         """Make a large or frequent read, by the faster protocol.
 
