@@ -166,24 +166,14 @@ def masters(
     :param last_members: returns the names of the hosts that a pool, which
         has no master now, was last known to have, where that is known.
     """
-    complaints = []
-    found = pools(site)
+    rows = list(rows)
+    complaints = rivals(site, rows)
     for row in rows:
-        uuid = row.metadata.get(pool_states.POOL_UUID)
-        serving = [
-            pool
-            for pool in found
-            if uuid and pool.uuid == uuid and works(site.host(pool.master))
-            if pool.master in row.hosts
-        ]
-        if len(serving) > 1:
-            complaints.append(
-                f"{row.name} has the masters "
-                f"{sorted(pool.master for pool in serving)}"
-            )
+        uuid = row.metadata.get(pool_states.POOL_UUID, '')
+        serving = _serving(site, row)
         known = {host for pool in serving for host in pool.members}
         if not serving:
-            known = last_members(uuid or '')
+            known = last_members(uuid)
         named = {
             one.role[1]
             for one in map(site.host, known & set(row.hosts) or row.hosts)
@@ -194,6 +184,28 @@ def masters(
                 f'the members of {row.name} name {sorted(named)}'
             )
     return complaints
+
+
+def rivals(
+    site: Place, rows: collections.abc.Iterable[store.Aggregate]
+) -> list[str]:
+    """Return the pools that more than one of their hosts serves."""
+    return [
+        f'{row.name} has the masters {sorted(pool.master for pool in serving)}'
+        for row in rows
+        if len(serving := _serving(site, row)) > 1
+    ]
+
+
+def _serving(site: Place, row: store.Aggregate) -> list[Pool]:
+    """Return the aggregate's pool as each host has it that serves it."""
+    uuid = row.metadata.get(pool_states.POOL_UUID)
+    return [
+        pool
+        for pool in pools(site)
+        if uuid and pool.uuid == uuid and works(site.host(pool.master))
+        if pool.master in row.hosts
+    ]
 
 
 def is_half_way(site: Place, row: store.Aggregate) -> bool:

@@ -519,6 +519,7 @@ class Life(stateful.RuleBasedStateMachine):
             self.no(judge.counts(site))
         if not self.requests and judge.is_quiet(site):
             self.tally['quiet steps'] += 1
+            self.no(judge.rivals(site, self.rows))
             apart = judge.masters(site, self.rows, site.last_members)
             if apart:
                 sound = [
