@@ -171,11 +171,15 @@ def run_all(
         ) as crowd,
     ):
         running = {crowd.submit(_run_one, run, cell): cell for cell in cells}
-        for done in concurrent.futures.as_completed(running):
-            cell = running[done]
-            told = tally.add(str(cell), done.result(), cell.is_repeated_read)
-            if told:
-                _tell(capsys, f'{tally.what}: {told}')
+        try:
+            for done in concurrent.futures.as_completed(running):
+                cell = running[done]
+                result = done.result()
+                told = tally.add(str(cell), result, cell.is_repeated_read)
+                if told:
+                    _tell(capsys, f'{tally.what}: {told}')
+        finally:
+            crowd.shutdown(cancel_futures=True)  # of a run that was broken off
     _tell(capsys, str(tally))
     tally.judge()
 

@@ -117,9 +117,16 @@ def complaints(where: stage.Stage) -> list[str]:
         *judge.unfinished(where),
         *judge.twice(where),
         *judge.disagreements(where),
-        *judge.unwell(where),
+        *judge.unwell(where).values(),
         *not_allowed(where),
+        *masterless(where),
     ]
+
+
+def masterless(where: stage.Stage) -> list[str]:
+    """Return that the pool has no master, if it had one before."""
+    had = where.scenario.prepare is not scenarios.kill_master
+    return ['no master'] if had and judge.truth(where) is None else []
 
 
 End = tuple[tuple[str, ...], str | None, str]

@@ -53,7 +53,8 @@ def dry_run(kept: stage.Kept, name: str) -> list[mischief.Point]:
         assert ask(where, worker) is None
         points = list(saboteur.points)
         where.await_quiet()
-        assert judge.disagreements(where) + judge.unwell(where) == []
+        assert judge.disagreements(where) == []
+        assert judge.unwell(where) == {}
         worker.close()
         database.close()
     return points
@@ -77,7 +78,7 @@ class Cell(typing.NamedTuple):
     @property
     def is_repeated_read(self) -> bool:
         """Whether the call is a read that was made before."""
-        return self.point.number > 1 and self.point.method not in judge.ONCE
+        return self.point.number > 1 and not judge.is_change(self.point.method)
 
 
 def run_cell(kept: stage.Kept, cell: Cell) -> crowd.Result:
@@ -102,8 +103,9 @@ def run_cell(kept: stage.Kept, cell: Cell) -> crowd.Result:
         found = [
             *judge.unfinished(where),
             *judge.twice(where),
-            *disagreements(where, report, fault),
+            *disagreements(where, report),
             *unjust(where, error, fault),
+            *untold(where, error, report),
         ]
         if found:
             found += [f'raised {error}', *judge.story(where)]
@@ -111,19 +113,39 @@ def run_cell(kept: stage.Kept, cell: Cell) -> crowd.Result:
     return crowd.Result(saboteur.struck, ending, found)
 
 
-def disagreements(
-    where: stage.Stage, report: model.Report, fault: mischief.Fault
-) -> list[str]:
+def disagreements(where: stage.Stage, report: model.Report) -> list[str]:
     """Return where the aggregate says anything else than its pool.
 
-    Where a dead master took the pool with it, the audit must say so.
+    Where the pool has lost its master, the audit must say so.
     """
-    if fault.deadly and judge.truth(where) is None:
-        if not judge.current(where).hosts:
-            return []
-        told = [one.check for one in report.failures]
-        return [] if 'master-reachable' in told else [f'audit: {told}']
-    return judge.disagreements(where)
+    if judge.truth(where) is not None or not judge.current(where).hosts:
+        return judge.disagreements(where)
+    told = [one.check for one in report.failures]
+    return [] if 'master-reachable' in told else [f'audit: {told}']
+
+
+def untold(
+    where: stage.Stage,
+    error: exceptions.XenpoolError | None,
+    report: model.Report,
+) -> list[str]:
+    """Return what ails the pool and neither error nor audit tell.
+
+    An audit sees as well that a host is disabled, or HA off; but that the
+    request has left it so, only its own error can tell.
+    """
+    told = {
+        one.check
+        for one in report.findings
+        if one.severity is not model.Severity.PASS
+    }
+    told -= {judge.HA, judge.DISABLED}
+    if 'HA is not as it was' in str(error):
+        told.add(judge.HA)
+    if 'afterwards: ' in str(error):
+        told.add(judge.DISABLED)
+    found = judge.unwell(where)
+    return [found[check] for check in found.keys() - told]
 
 
 def unjust(
@@ -138,7 +160,9 @@ def unjust(
         end = (tuple(sorted(row.hosts)), row.metadata.get(pool_states.MASTER))
         wanted = (scenario.after, scenario.master)
         wrong = [] if end == wanted else [f'done, but ends as {end}']
-        return wrong + ([] if fault.deadly else judge.unwell(where))
+        return wrong + (
+            [] if fault.deadly else [*judge.unwell(where).values()]
+        )
     if isinstance(error, exceptions.AggregateError):
         return []
     if where.scenario.name == 'remove master':
@@ -167,7 +191,7 @@ def test_whatever_goes_wrong(
         [dry_run(kept, name) for _ in range(surveys)]
     )
     if not whole:
-        points = [point for point in points if point.method in judge.ONCE]
+        points = [one for one in points if judge.is_change(one.method)]
     cells = [
         Cell(name, point, fault)
         for point in points
