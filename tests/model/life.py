@@ -543,6 +543,8 @@ class Life(stateful.RuleBasedStateMachine):
                 for one in self.site.store.list_operations(limit=10_000):
                     words = f'{one.kind} {one.outcome}'
                     self.tally.count('operations', words)
+                for _, method in self.site.made:
+                    self.tally.count('operations that called', method)
         finally:
             self.site.close()
 

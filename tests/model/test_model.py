@@ -18,7 +18,7 @@ from hypothesis import stateful
 
 from tests.model import life, plots, sites
 
-RUNS = {'ci': (10, 15), 'default': (20, 20), 'matrix': (500, 40)}
+RUNS = {'ci': (20, 20), 'default': (30, 40), 'matrix': (500, 40)}
 """By profile: how many runs, and of how many steps."""
 
 
