@@ -21,6 +21,7 @@ SCRIPTS = (
     'reads',
     'store',
     'simulator',
+    'watcher',
 )
 
 
