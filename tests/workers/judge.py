@@ -32,7 +32,6 @@ def in_the_end(yard: yards.Yard) -> list[str]:
         *judge.masters(yard, rows),
         *overlaps(yard.operations()),
         *disagreements(yard, rows),
-        *unwell(yard),
     ]
 
 

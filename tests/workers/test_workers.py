@@ -172,8 +172,8 @@ def settle(yard: yards.Yard, lease: float) -> None:
     for row in yard.store.list_aggregates():
         plugin.recover_aggregate(None, row)
     deadline = time.monotonic() + PATIENCE
-    while not model_judge.is_quiet(yard):
-        assert time.monotonic() < deadline, 'the hosts find no rest'
+    while judge.unwell(yard) or not model_judge.is_quiet(yard):
+        assert time.monotonic() < deadline, f'no rest: {judge.unwell(yard)}'
         time.sleep(0.1)
     for row in yard.store.list_aggregates():
         plugin.audit_aggregate(None, row, fix=True)
