@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import pathlib
 import socket
 import ssl
+import struct
 import typing
 
 import pytest
 import XenAPI
 
 from tests import simulated
-from xenpool_driver.simulator import faults, server
+from xenpool_driver.simulator import faults, server, tls
 
 LOGIN = (
     '{"jsonrpc":"2.0","method":"session.login_with_password",'
@@ -105,6 +107,29 @@ def test_closed_sockets_refuse_cut_and_come_back(
     assert _post(connection) == 200
     connection.close()
     secure.close()
+
+
+@pytest.mark.filterwarnings('error::ResourceWarning')
+@pytest.mark.parametrize('said', [b'', b'hello'])
+def test_a_caller_who_hung_up_leaves_no_socket_behind(
+    said: bytes, tmp_path: pathlib.Path
+) -> None:
+    context = tls.Authority(tmp_path).context('127.0.0.1', 'xen')
+    with socket.create_server(('127.0.0.1', 0)) as listening:
+        caller = socket.create_connection(listening.getsockname())
+        accepted, _ = listening.accept()
+        caller.sendall(said)
+        at_once = struct.pack('ii', 1, 0)
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        caller.close()
+    with (
+        context.wrap_socket(
+            accepted, server_side=True, do_handshake_on_connect=False
+        ) as secured,
+        pytest.raises(OSError),
+    ):
+        secured.do_handshake()
+    gc.collect()
 
 
 def test_requests_may_follow_each_other_without_waiting(

@@ -16,6 +16,19 @@ import typing
 CA_CERTIFICATE, CA_KEY = 'ca.pem', 'ca-key.pem'
 
 
+class Accepted(ssl.SSLSocket):
+    """TLS over a connection that was accepted, whether it still stands.
+
+    While it is made, Python asks for the peer's name, and leaves the socket
+    open when the caller has hung up by then: that is for the handshake to
+    find out.
+    """
+
+    def getpeername(self) -> str:
+        """Return no name, and raise nothing."""
+        return ''
+
+
 class Authority:
     """A certificate authority of the simulator's own.
 
@@ -58,6 +71,7 @@ class Authority:
             context = self._contexts.get(address)
             if context is None:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.sslsocket_class = Accepted
                 self._load(context, self._machine_pem(address, name))
                 self._contexts[address] = context
             return context
