@@ -338,6 +338,8 @@ class Site:
         self.made.add((tag, call.name))
         if call.name == 'pool.recover_slaves':
             self._recovered_anew(tag)
+        if call.name in SWITCHES:
+            self._switched_anew(tag, call.name, self.host(host))
         done = Executed(call.name)
         db = self.host(host).db
         if db is not None:
@@ -357,6 +359,22 @@ class Site:
             calls[:] = [
                 one for one in calls if one.method != 'pool.recover_slaves'
             ]
+
+    def _switched_anew(
+        self, tag: str | None, method: str, target: machine.Machine
+    ) -> None:
+        """Take back that HA was switched: it came to nothing.
+
+        A host died meanwhile, or the toolstack that switched it.
+        """
+        pools = target.db.all('pool').values() if target.db else ()
+        if all(
+            pool['ha_enabled'] != SWITCHES[method]
+            and not pool['current_operations']
+            for pool in pools
+        ):
+            calls = self._executed[tag or 'nobody']
+            calls[:] = [one for one in calls if one.method != method]
 
     def _strays(self, master: machine.Machine) -> bool:
         """Say whether a member that the master knows follows another one."""
@@ -466,17 +484,12 @@ def _pool_uuid(
 
 
 def _is_lost(one: Executed, disk: images.Image) -> bool:
-    """Say whether what a call did is not in a database on disk.
-
-    To switch HA takes a while: with the toolstack such a call ends half-way.
-    """
-    pools = disk.records['pool']
-    if one.pool != _pool_uuid(pools):
-        return False
-    if one.method in SWITCHES:
-        is_on = any(pool['ha_enabled'] for pool in pools.values())
-        return is_on != SWITCHES[one.method]
-    return one.method in RECORDED_ONLY and one.generation >= disk.generation
+    """Say whether what a call did is not in a database on disk."""
+    return (
+        one.method in RECORDED_ONLY
+        and one.pool == _pool_uuid(disk.records['pool'])
+        and one.generation >= disk.generation
+    )
 
 
 def _furniture(
