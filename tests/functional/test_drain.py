@@ -9,7 +9,7 @@ import typing
 import pytest
 
 from tests.functional import lab as labs
-from tests.matrix import scenarios
+from tests.matrix import mischief, scenarios
 from xenpool_driver import exceptions, pool_states
 from xenpool_driver.simulator import faults
 
@@ -46,6 +46,19 @@ def drain(lab: labs.Lab, **options: typing.Any) -> None:
     lab.driver.remove_from_aggregate(
         None, lab.row, 'xen03', drain=True, allow_data_loss=True, **options
     )
+
+
+def test_a_host_that_is_disabled_late_is_drained_all_the_same(
+    tmp_path: pathlib.Path,
+) -> None:
+    with labs.make(tmp_path, members=THREE, pool=THREE, guests=GUESTS) as lab:
+        lab.stage.simulation.faults.delay('host.disable', mischief.DELAY)
+
+        drain(lab)
+
+        assert lab.stage.simulation.calls()['host.disable'] == 1
+        assert lab.truth.members == set(TWO)
+        labs.agree(lab)
 
 
 def residents(lab: labs.Lab, host: str) -> set[str]:

@@ -9,7 +9,7 @@ import pathlib
 import pytest
 
 from tests.functional import lab as labs
-from tests.matrix import judge, scenarios
+from tests.matrix import judge, mischief, scenarios
 from xenpool_driver import driver, exceptions, pool_states, store
 
 TWO, THREE = scenarios.TWO, scenarios.THREE
@@ -54,6 +54,27 @@ def lab(tmp_path: pathlib.Path) -> collections.abc.Iterator[labs.Lab]:
     ) as found:
         assert found.truth.ha == AS_IT_WAS
         yield found
+
+
+@pytest.mark.parametrize(
+    'method',
+    [
+        'pool.disable_ha',
+        'pool.enable_ha',
+        'pool.set_ha_host_failures_to_tolerate',
+    ],
+)
+def test_a_switch_that_is_late_is_waited_for(
+    lab: labs.Lab, method: str
+) -> None:
+    lab.stage.simulation.faults.delay(method, mischief.DELAY)
+
+    remove(lab.driver, lab.row, True)
+
+    assert lab.stage.simulation.calls().get(method, 0) < 2
+    assert lab.truth.ha == AS_IT_WAS
+    assert lab.truth.members == {'xen01', 'xen02'}
+    labs.agree(lab)
 
 
 @pytest.mark.parametrize('request_', REQUESTS)

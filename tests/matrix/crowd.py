@@ -11,6 +11,7 @@ import collections
 import collections.abc
 import concurrent.futures
 import dataclasses
+import itertools
 import logging
 import multiprocessing
 import os
@@ -35,6 +36,9 @@ ATTEMPTS = 6
 """For a cell whose point was not reached: who asks how often, while waiting,
 differs from run to run."""
 
+FEW_ATTEMPTS = 2
+"""The same for a cell whose point is a read that a run need not make."""
+
 FORKSERVER = multiprocessing.get_context('forkserver')
 FORKSERVER.set_forkserver_preload(
     [
@@ -51,8 +55,8 @@ class IsCell(typing.Protocol):
     """What a cell says of itself; as a string, all."""
 
     @property
-    def is_repeated_read(self) -> bool:
-        """Whether its point is a read that was made before."""
+    def is_fleeting(self) -> bool:
+        """Whether its point is a read that a run need not make."""
 
 
 Cell = typing.TypeVar('Cell', bound=IsCell)
@@ -71,19 +75,18 @@ class Result(typing.NamedTuple):
     complaints: list[str]
 
 
-def common_points(
+def all_points(
     surveys: collections.abc.Sequence[collections.abc.Sequence[Point]],
-) -> tuple[list[Point], int]:
-    """Return the points that every undisturbed run passes, in order.
+) -> dict[Point, bool]:
+    """Return the points that undisturbed runs pass, in order.
 
     :param surveys: the points of each run.
-    :returns: the points, and how many others there are: the reads that only
-        some runs make, as they have to wait longer.
+    :returns: whether each run passes it. Some reads only some runs make:
+        who waits longer reads once more.
     """
     always = set(surveys[0]).intersection(*surveys[1:])
-    others = set().union(*surveys) - always
-    found = [point for point in dict.fromkeys(surveys[0]) if point in always]
-    return found, len(others)
+    points = itertools.chain.from_iterable(surveys)
+    return {point: point in always for point in points}
 
 
 def sample(cells: list[Cell], limit: int | None) -> list[Cell]:
@@ -99,35 +102,34 @@ class Tally:
     """What came of all cells of a matrix.
 
     :ivar what: the matrix and the request.
-    :ivar fleeting: points that not every run has: a request that waits reads
-        the same thing once more, or once less.
+    :ivar endings: how many requests ended how.
+    :ivar fleeting: how many cells were not run for want of their points,
+        which are reads that a run need not make.
+    :ivar missed: the cells that were not run for no such reason.
+    :ivar failures: what is bad.
     """
 
     what: str
-    fleeting: int = 0
     endings: collections.Counter[str] = dataclasses.field(
         default_factory=collections.Counter
     )
+    fleeting: int = 0
     missed: list[str] = dataclasses.field(default_factory=list)
     failures: list[str] = dataclasses.field(default_factory=list)
 
-    def add(self, label: str, result: Result, again: bool) -> str:
-        """Count a cell; return what a reader should know of it, or ''.
-
-        :param again: whether its point is a read that was made before, which
-            a run need not make as often.
-        """
+    def add(self, label: str, result: Result, is_fleeting: bool) -> str:
+        """Count a cell; return what is bad about it, or ''."""
         if result.complaints:
             self.failures.append(f'{label}: ' + '; '.join(result.complaints))
             return self.failures[-1]
         if result.reached:
             self.endings[result.ending] += 1
-            return ''
-        if again:
+        elif is_fleeting:
             self.fleeting += 1
-            return f'{label}: {ATTEMPTS} runs did not read that so often'
-        self.missed.append(label)
-        return f'{label}: missed'
+        else:
+            self.missed.append(label)
+            return f'{label}: missed'
+        return ''
 
     def __str__(self) -> str:
         run = sum(self.endings.values())
@@ -137,7 +139,7 @@ class Tally:
         return (
             f'{self.what}: {run} cells run ({told}), '
             f'{len(self.missed)} missed, {len(self.failures)} failed; '
-            f'{self.fleeting} points that not every run has'
+            f'{self.fleeting} at reads that {FEW_ATTEMPTS} runs did not make'
         )
 
     def judge(self) -> None:
@@ -175,7 +177,7 @@ def run_all(
             for done in concurrent.futures.as_completed(running):
                 cell = running[done]
                 result = done.result()
-                told = tally.add(str(cell), result, cell.is_repeated_read)
+                told = tally.add(str(cell), result, cell.is_fleeting)
                 if told:
                     _tell(capsys, f'{tally.what}: {told}')
         finally:
@@ -202,7 +204,7 @@ def _settle_down(directory: str) -> None:
 
 def _run_one(run: Run[Cell], cell: Cell) -> Result:
     """Run a cell until its point is reached, or it is bad."""
-    for _ in range(ATTEMPTS):
+    for _ in range(FEW_ATTEMPTS if cell.is_fleeting else ATTEMPTS):
         result = run(_kept[0], cell)
         if result.reached or result.complaints:
             break

@@ -66,19 +66,23 @@ class Cell(typing.NamedTuple):
     :ivar name: of the request.
     :ivar point: the call.
     :ivar fault: the name of what goes wrong.
+    :ivar certain: whether each undisturbed run makes the call.
     """
 
     name: str
     point: mischief.Point
     fault: str
+    certain: bool = True
 
     def __str__(self) -> str:
         return f'{self.fault}: {self.point}'
 
     @property
-    def is_repeated_read(self) -> bool:
-        """Whether the call is a read that was made before."""
-        return self.point.number > 1 and not judge.is_change(self.point.method)
+    def is_fleeting(self) -> bool:
+        """Whether the call is a read that a run need not make."""
+        if judge.is_change(self.point.method):
+            return False
+        return not self.certain or self.point.number > 1
 
 
 def run_cell(kept: stage.Kept, cell: Cell) -> crowd.Result:
@@ -187,16 +191,13 @@ def test_whatever_goes_wrong(
     if not whole and name not in CI:
         pytest.skip('part of the whole matrix only')
     surveys = crowd.SURVEYS if whole else 1
-    points, fleeting = crowd.common_points(
-        [dry_run(kept, name) for _ in range(surveys)]
-    )
-    if not whole:
-        points = [one for one in points if judge.is_change(one.method)]
+    points = crowd.all_points([dry_run(kept, name) for _ in range(surveys)])
     cells = [
-        Cell(name, point, fault)
-        for point in points
+        Cell(name, point, fault, certain)
+        for point, certain in points.items()
         for fault in mischief.BY_NAME
+        if whole or judge.is_change(point.method)
     ]
-    tally = crowd.Tally(f'fault matrix, {name}', fleeting)
+    tally = crowd.Tally(f'fault matrix, {name}')
     cells = crowd.sample(cells, None if whole else SAMPLE)
     crowd.run_all(tally, run_cell, cells, capsys)

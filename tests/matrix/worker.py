@@ -54,11 +54,9 @@ class Point(typing.NamedTuple):
         return self.name.startswith(CHANGES)
 
     @property
-    def is_repeated_read(self) -> bool:
-        """Whether it is a call that was made before and changes nothing."""
-        return self.number > 1 and not self.name.startswith(
-            (*CHANGES, *WRITES)
-        )
+    def is_read(self) -> bool:
+        """Whether it is a call that changes nothing."""
+        return not self.name.startswith((*CHANGES, *WRITES))
 
 
 class Fuse(typing.NamedTuple):

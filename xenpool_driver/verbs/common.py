@@ -292,6 +292,7 @@ class PoolVerb(operation.Verb):
                 unanswered = error
                 deadline = clock.monotonic() + IN_FLIGHT
             except exceptions.XapiUnavailable:
+                self.forget_coordinator()
                 if clock.monotonic() >= deadline:
                     raise
             clock.sleep(self.site.conf.xenpool.poll_interval)

@@ -14,7 +14,6 @@ from xenpool_driver import exceptions, objects, operation
 
 if typing.TYPE_CHECKING:
     from xenpool_driver.verbs import common
-    from xenpool_driver.xapi import client
 
 SWITCHING = frozenset({'ha_enable', 'ha_disable'})
 """Pool operations that are about to make HA something else than it is."""
@@ -44,7 +43,11 @@ def suspend(verb: common.PoolVerb, journal: operation.Journal) -> None:
             'tolerance': pool.ha_host_failures_to_tolerate,
         },
     )
-    master.disable_ha()
+    verb.surely(
+        journal,
+        lambda: verb.coordinator().disable_ha(),
+        lambda: not _at_rest(verb, journal).ha_enabled,
+    )
 
 
 def restore(verb: common.PoolVerb, journal: operation.Journal) -> None:
@@ -67,26 +70,33 @@ def restore(verb: common.PoolVerb, journal: operation.Journal) -> None:
 def _restore(
     verb: common.PoolVerb, journal: operation.Journal, saved: Saved
 ) -> None:
-    master, pool = _at_rest(verb, journal)
+    pool = _at_rest(verb, journal)
     if not pool.ha_enabled:
         journal.phase('ha on')
-        try:
-            master.enable_ha(saved['sr_uuids'], saved['configuration'])
-        except exceptions.XapiOutcomeUnknown:
-            # Whatever it was doing ends in one state or the other.
-            master, pool = _at_rest(verb, journal)
-            if not pool.ha_enabled:
-                raise
-        else:
-            pool = master.pool()
-    if pool.ha_host_failures_to_tolerate != saved['tolerance']:
-        master.set_ha_tolerance(saved['tolerance'])
+        verb.surely(
+            journal,
+            lambda: verb.coordinator().enable_ha(
+                saved['sr_uuids'], saved['configuration']
+            ),
+            lambda: _at_rest(verb, journal).ha_enabled,
+        )
+        pool = _at_rest(verb, journal)
+    tolerance = saved['tolerance']
+    if pool.ha_host_failures_to_tolerate != tolerance:
+        verb.surely(
+            journal,
+            lambda: verb.coordinator().set_ha_tolerance(tolerance),
+            lambda: (
+                verb.coordinator().pool().ha_host_failures_to_tolerate
+                == tolerance
+            ),
+        )
 
 
 def _at_rest(
     verb: common.PoolVerb, journal: operation.Journal
-) -> tuple[client.Client, objects.Pool]:
-    """Return the master and its pool when nobody is switching HA.
+) -> objects.Pool:
+    """Return the pool when nobody is switching HA.
 
     A worker that died may have left a switch under way: HA is not yet what
     it will be.
@@ -101,7 +111,7 @@ def _at_rest(
             master = verb.coordinator()
             pool = master.pool()
             if not SWITCHING & set(pool.current_operations.values()):
-                return master, pool
+                return pool
             trouble: exceptions.XapiError = exceptions.XapiUnavailable(
                 'HA is still being switched on or off', master.name
             )

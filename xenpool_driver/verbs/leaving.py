@@ -188,7 +188,11 @@ class Eject(Leaving):
         record = master.host(self.uuid)
         if record is None or record.enabled:  # else it was disabled before
             journal.phase('disable', disabled=True)
-            master.disable_host(self.uuid)
+            self.surely(
+                journal,
+                lambda: self.coordinator().disable_host(self.uuid),
+                lambda: not self._is_enabled(),
+            )
         blockers = master.vms_preventing_evacuation(self.uuid)
         if blockers:
             raise exceptions.XapiRefused(
