@@ -26,6 +26,7 @@ from xenpool_driver.simulator import (
     records_dir,
     server,
     sessions,
+    timings,
     world,
 )
 
@@ -125,6 +126,7 @@ class Answer:
 class Stage:
     """A simulated pool that a file of recordings is played to.
 
+    :param durations: how long things take.
     :ivar known: recorded references that mean nothing to the simulator ->
         the simulator's own in their place.
     """
@@ -133,10 +135,11 @@ class Stage:
         self,
         records: dict[str, typing.Any],
         addresses: dict[str, str],
+        durations: timings.Timings = timings.DEFAULT,
     ) -> None:
         self.clock = clock.Clock(scale=SCALE, start=clock.from_iso(START))
         self.server = server.Server(https_port=0, http_port=0)
-        self.world = world.World(self.clock, self.server, seed=1)
+        self.world = world.World(self.clock, self.server, 1, durations)
         self.machines: dict[str, machine.Machine] = {}
         self.addresses: dict[str, str] = {}
         self.known: dict[str, str] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections.abc
 import copy
+import dataclasses
 import importlib
 import json
 import re
@@ -14,7 +15,7 @@ import pytest
 
 from tests import simulated
 from tests.contract import recorded_state, replay
-from xenpool_driver.simulator import errors
+from xenpool_driver.simulator import errors, timings
 
 MODULES = (
     'join',
@@ -186,12 +187,14 @@ def _two_hosts() -> dict[str, typing.Any]:
 
 
 def test_a_member_answers_as_recorded() -> None:
+    """All of it while a fuse burns, however long we take to ask."""
     stage = replay.Stage(
         _two_hosts(),
         {
             COORDINATOR: simulated.free_address(),
             MEMBER: simulated.free_address(),
         },
+        dataclasses.replace(timings.DEFAULT, fuse=1e6),
     )
     try:
         found = _replay(stage, COORDINATOR, _file('08-member'))

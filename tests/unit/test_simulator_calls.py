@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import threading
 import typing
+import xmlrpc.client
 
+import orjson
 import pytest
 
 from tests import simulated
@@ -14,10 +16,12 @@ from xenpool_driver.simulator import (
     database,
     dispatch,
     errors,
+    event_queue,
     events,
     registry,
     sessions,
     tasks,
+    wire_xml,
 )
 
 DEAD = 'OpaqueRef:dead'
@@ -473,8 +477,71 @@ def test_the_old_events_need_registration(
     ]
     run(machine, 'event.register', session, ['pool'])
     db.set('pool', db.refs('pool')[0], name_label='x')
-    told = run(machine, 'event.next', session)
-    assert [e['operation'] for e in told] == ['mod']
+    assert [e['operation'] for e in _next(machine, session)] == ['mod']
+    run(machine, 'event.unregister', session, ['pool'])
+    db.set('pool', db.refs('pool')[0], name_label='y')
+    run(machine, 'event.register', session, ['network'])
+    db.create('network', {})
+    assert [e['class'] for e in _next(machine, session)] == ['network']
+
+
+def _next(machine: simulated.Machine, session: str) -> list[typing.Any]:
+    """Return the old events, which must be alike in both encodings."""
+    result = dispatch.execute(machine, 'event.next', [session])
+    by_json = orjson.loads(result.json())
+    (by_xml,), _ = xmlrpc.client.loads(wire_xml.bare(result.xml()))
+    assert isinstance(by_xml, list)
+    for one, other in zip(by_xml, by_json, strict=True):
+        assert one.keys() == other.keys()
+        for name in ('id', 'timestamp', 'class', 'operation', 'ref'):
+            assert one[name] == other[name]
+    return list(by_json)
+
+
+def test_the_old_events_tell_each_change_as_it_was_then(
+    machine: simulated.Machine, session: str, db: database.Database
+) -> None:
+    run(machine, 'event.register', session, ['network'])
+    first = run(machine, 'event.get_current_id', session)
+    ref = db.create('network', {'name_label': 'a'})
+    db.set('network', ref, name_label='b')
+    db.delete('network', ref)
+    db.set('pool', db.refs('pool')[0], name_label='nobody asked')
+    told = _next(machine, session)
+    assert [(e['operation'], e['snapshot']['name_label']) for e in told] == [
+        ('add', 'a'),
+        ('mod', 'b'),
+        ('del', 'b'),
+    ]
+    assert [int(e['id']) - first for e in told] == [0, 1, 2]
+    assert run(machine, 'event.get_current_id', session) == first + 3
+    # As a sign of life, now and then (xapi_event.ml).
+    run(machine, 'event.register', session, ['pool'])
+    event_queue.heartbeat(db)
+    assert [e['operation'] for e in _next(machine, session)] == ['mod']
+
+
+def test_who_does_not_fetch_the_old_events_loses_them(
+    machine: simulated.Machine,
+    session: str,
+    db: database.Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(event_queue, 'LIMIT', 20_000)
+    quick = run(machine, 'session.login_with_password', 'root', 'xenroot')
+    for one in (session, quick):
+        run(machine, 'event.register', one, ['network'])
+    ref = db.create('network', {})
+    for number in range(100):
+        db.set('network', ref, name_label=str(number))
+        if number % 10 == 0:
+            assert _next(machine, quick)
+    assert refused(machine, 'event.next', session) == ['EVENTS_LOST']
+    assert _next(machine, quick)
+    db.set('network', ref, name_label='last')
+    for one in (session, quick):
+        (event,) = _next(machine, one)
+        assert event['snapshot']['name_label'] == 'last'
 
 
 def test_messages_are_events_without_generations(

@@ -148,14 +148,17 @@ def test_a_wrong_record_is_named(stopped_clock: clock.Clock) -> None:
         )
 
 
-def test_a_restart_forgets_sessions_tasks_and_operations(
+def test_writing_what_is_there_already_changes_nothing(
     db: database.Database,
 ) -> None:
-    session = db.create('session', {})
-    pool = db.create('pool', {'current_operations': {'t': 'eject'}})
-    db.drop_volatile()
-    assert not db.exists(session)
-    assert db.get('pool', pool)['current_operations'] == {}
+    """XAPI tells nobody of it (db_cache_impl.ml)."""
+    config = {'a': '1', 'b': '2'}
+    ref = db.create('network', {'name_label': 'n', 'other_config': config})
+    before = db.generation
+    db.set('network', ref, name_label='n', other_config=dict(config))
+    assert db.generation == before
+    db.set('network', ref, other_config={'b': '2', 'a': '1'})
+    assert db.generation == before + 1
 
 
 def test_a_waiter_wakes_on_a_change(db: database.Database) -> None:
@@ -189,6 +192,25 @@ def test_timers_fire_in_order_when_time_jumps(
     stopped_clock.advance(30)
     assert done.wait(10)
     assert fired == ['first', 'second']
+    stopped_clock.stop()
+
+
+def test_a_chain_of_timers_keeps_its_pace_when_time_jumps(
+    stopped_clock: clock.Clock,
+) -> None:
+    fired: list[int] = []
+
+    def tick() -> None:
+        fired.append(len(fired))
+        stopped_clock.call_later(10, tick)
+
+    stopped_clock.call_later(10, tick)
+    stopped_clock.advance(55)
+    assert fired == [0, 1, 2, 3, 4]
+    stopped_clock.advance(4)
+    assert len(fired) == 5
+    stopped_clock.advance(1)
+    assert len(fired) == 6
     stopped_clock.stop()
 
 

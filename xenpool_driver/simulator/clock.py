@@ -95,6 +95,7 @@ class Clock:
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._thread: threading.Thread | None = None
+        self._firing: float | None = None
         self._stopped = False
 
     @property
@@ -116,12 +117,19 @@ class Clock:
         return to_iso(self.now() if seconds is None else seconds)
 
     def advance(self, seconds: float) -> None:
-        """Jump ``seconds`` (simulated) ahead, waking whoever waited."""
+        """Jump ``seconds`` (simulated) ahead, waking whoever waited.
+
+        Returns when all timers that were due by then have gone off, and
+        those that they set.
+        """
         if seconds < 0:
             raise ValueError(f'cannot go back {-seconds} s in time')
         with self._changed:
             self._base += seconds
+            until = self.now()
             self._changed.notify_all()
+            if threading.current_thread() is not self._thread:
+                self._changed.wait_for(lambda: self._is_quiet(until))
 
     def set_scale(self, scale: float) -> None:
         """From now on let time run ``scale`` times as fast as life."""
@@ -154,9 +162,13 @@ class Clock:
         """Call ``function`` after ``seconds`` (simulated).
 
         All timers share one thread: a call that takes long starts a thread
-        of its own.
+        of its own. What a timer sets in its turn counts from when the timer
+        was due, so that a chain of them keeps its pace however time jumps.
         """
-        timer = Timer(self.now() + seconds, function, args)
+        start = self.now()
+        if threading.current_thread() is self._thread:
+            start = start if self._firing is None else self._firing
+        timer = Timer(start + seconds, function, args)
         with self._changed:
             entry = (timer.due, next(self._order), timer)
             heapq.heappush(self._timers, entry)
@@ -187,13 +199,25 @@ class Clock:
         while (timer := self._next_timer()) is not None:
             timer.fire()
 
+    def _is_quiet(self, until: float) -> bool:
+        """Tell whether no timer is going off, or due ``until`` then."""
+        if self._stopped or self._thread is None:
+            return True
+        due = bool(self._timers) and self._timers[0][0] <= until
+        return self._firing is None and not due
+
     def _next_timer(self) -> Timer | None:
         with self._changed:
+            if self._firing is not None:
+                self._firing = None
+                self._changed.notify_all()
             while not self._stopped:
                 if not self._timers:
                     self._changed.wait()
                 elif self._timers[0][0] <= self.now():
-                    return heapq.heappop(self._timers)[2]
+                    timer = heapq.heappop(self._timers)[2]
+                    self._firing = timer.due
+                    return timer
                 else:
                     self._wait_until(self._timers[0][0])
         return None

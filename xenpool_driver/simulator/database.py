@@ -25,6 +25,7 @@ from xenpool_driver.simulator import clock as clock_module
 from xenpool_driver.simulator import datamodel, errors
 
 Record = dict[str, typing.Any]
+Witness = collections.abc.Callable[[str, str, str, 'Row'], None]
 Records = dict[str, dict[str, Record]]
 
 DELETIONS_KEPT = 512
@@ -132,6 +133,13 @@ def _link(
     return _Link(field, other, back, here.type.kind == 'set')
 
 
+def _same(old: typing.Any, new: typing.Any) -> bool:
+    """Tell whether two values are stored alike; maps keep their order."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return list(old.items()) == list(new.items())
+    return bool(old == new)
+
+
 def _targets(value: typing.Any) -> list[str]:
     """Return the references that a field of one or many holds."""
     return value if isinstance(value, list) else [value]
@@ -144,6 +152,8 @@ class Database:
     :param rng: the seeded source of references and uuids.
     :ivar side: what the toolstack remembers beside the database (owners of
         tasks, subscriptions); a restart forgets it.
+    :ivar witness: is told of each change (add, mod or del) while the lock is
+        held: what, class, reference, row.
     """
 
     def __init__(self, clock: clock_module.Clock, rng: random.Random) -> None:
@@ -153,6 +163,7 @@ class Database:
         self.lock = threading.RLock()
         self.generation = 1
         self.side: dict[str, typing.Any] = {}
+        self.witness: Witness | None = None
         self._changed = threading.Condition(self.lock)
         self._links = _links(self.model)
         self._tables = {
@@ -278,28 +289,34 @@ class Database:
                 raise ValueError(f'{cls} {ref} exists already')
             row = Row(record, self._bump(table))
             table.add(ref, row)
+            self._tell('add', cls, ref, row)
             for link in self._links.get(cls, ()):
                 for target in _targets(record[link.field]):
                     self._back_add(link, target, ref)
             return ref
 
     def set(self, cls: str, ref: str, **fields: typing.Any) -> None:
-        """Change fields of a row.
+        """Change fields of a row; nothing happens when all are so already.
 
         :raises ApiError: HANDLE_INVALID when there is no such row.
         :raises ValueError: for a field that the class does not have.
         """
         with self.lock:
             row = self.row(cls, ref)
+            changed = False
             for name, value in fields.items():
                 if name not in row.record:
                     raise ValueError(f'{cls} has no field {name!r}')
                 old = row.record[name]
+                if _same(old, value):
+                    continue
+                changed = True
                 row.record[name] = value
                 self._relate(cls, ref, name, old, value)
                 if name == 'uuid':
                     self._reindex(cls, ref, old, value)
-            self._touch(cls, row)
+            if changed:
+                self._touch(cls, ref, row)
 
     def add_to_map(
         self, cls: str, ref: str, field: str, key: str, value: typing.Any
@@ -356,7 +373,7 @@ class Database:
         :raises ApiError: HANDLE_INVALID when there is no such row.
         """
         with self.lock:
-            return self._touch(cls, self.row(cls, ref))
+            return self._touch(cls, ref, self.row(cls, ref))
 
     def delete(self, cls: str, ref: str) -> None:
         """Remove a row. References to it in other rows stay, dangling.
@@ -366,23 +383,12 @@ class Database:
         with self.lock:
             row = self.row(cls, ref)
             table = self.table(cls)
+            self._tell('del', cls, ref, row)
             table.remove(ref)
             table.deleted.append((row.created, self._bump(table), ref))
             for link in self._links.get(cls, ()):
                 for target in _targets(row.record[link.field]):
                     self._back_remove(link, target, ref)
-
-    def drop_volatile(self) -> None:
-        """Forget what a restart of the toolstack forgets."""
-        with self.lock:
-            self.side.clear()
-            for cls in VOLATILE:
-                for ref in list(self.table(cls).rows):
-                    self.delete(cls, ref)
-            for table in self._tables.values():
-                for ref, row in table.rows.items():
-                    if row.record.get('current_operations'):
-                        self.set(table.cls, ref, current_operations={})
 
     def wait(self, generation: int, timeout: float) -> int:
         """Wait until the database is past ``generation``.
@@ -407,6 +413,12 @@ class Database:
     def wake(self) -> None:
         """Let everybody in :meth:`wait` look again."""
         with self.lock:
+            self._changed.notify_all()
+
+    def tick(self) -> None:
+        """Move the generation on although nothing changed."""
+        with self.lock:
+            self.generation += 1
             self._changed.notify_all()
 
     @contextlib.contextmanager
@@ -496,10 +508,15 @@ class Database:
         self._changed.notify_all()
         return self.generation
 
-    def _touch(self, cls: str, row: Row) -> int:
+    def _touch(self, cls: str, ref: str, row: Row) -> int:
         row.modified = self._bump(self.table(cls))
         row.cache = {}
+        self._tell('mod', cls, ref, row)
         return row.modified
+
+    def _tell(self, what: str, cls: str, ref: str, row: Row) -> None:
+        if self.witness is not None:
+            self.witness(what, cls, ref, row)
 
     def _reindex(self, cls: str, ref: str, old: str, new: str) -> None:
         table = self.table(cls)
@@ -530,7 +547,7 @@ class Database:
         row = self.table(link.other).rows.get(target)
         if row is not None and ref not in row.record[link.back]:
             row.record[link.back] = [ref, *row.record[link.back]]
-            self._touch(link.other, row)
+            self._touch(link.other, target, row)
 
     def _back_remove(self, link: _Link, target: str, ref: str) -> None:
         row = self.table(link.other).rows.get(target)
@@ -538,7 +555,7 @@ class Database:
             row.record[link.back] = [
                 item for item in row.record[link.back] if item != ref
             ]
-            self._touch(link.other, row)
+            self._touch(link.other, target, row)
 
 
 def parse(kind: datamodel.Type, value: typing.Any) -> typing.Any:

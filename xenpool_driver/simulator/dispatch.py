@@ -30,6 +30,7 @@ from xenpool_driver.simulator import (
     tasks,
     values,
 )
+from xenpool_driver.simulator import event_queue as _event_queue
 from xenpool_driver.simulator import events as _events
 from xenpool_driver.simulator import messages as _messages
 
@@ -37,14 +38,11 @@ __all__ = ['GateRefusal', 'Call', 'coverage', 'execute', 'REGISTERING']
 
 LOG = logging.getLogger(__name__)
 
-REGISTERING = (_events, _messages, objects, sessions, tasks)
+REGISTERING = (_event_queue, _events, _messages, objects, sessions, tasks)
 """The engine's own messages register when these are imported."""
 
 LIST_METHODS = 'system.listMethods'
 ASYNC, INTERNAL_ASYNC = 'Async.', 'InternalAsync.'
-SWEEP = 30.0
-"""Simulated seconds between two passes of garbage collection."""
-
 _NO_TASK = ('task', 'event')
 """Classes whose calls make no task (datamodel.ml, no_task_id_for)."""
 
@@ -418,7 +416,6 @@ def _check_session(
         _check_ordinary(db, method, member)
     if not member:
         sessions.touch(db, row, session)
-        _sweep(db)
 
 
 def _check_ordinary(
@@ -438,16 +435,6 @@ def _master_address(db: database.Database) -> str:
     for pool in db.all('pool').values():
         return str(db.get('host', pool['master'])['address'])
     raise faults.Drop
-
-
-def _sweep(db: database.Database) -> None:
-    """Collect garbage, every so often, on behalf of whoever calls."""
-    now = db.clock.now()
-    if now - db.side.setdefault('swept', now) < SWEEP:
-        return
-    db.side['swept'] = now
-    sessions.collect_garbage(db)
-    tasks.collect_garbage(db)
 
 
 def _run(method: Method, call: Call, label: str) -> rows.Result:

@@ -3,17 +3,14 @@
 
 ``event.from`` reads the database: rows created, changed or deleted since the
 token's generation, each row at most once, with its present state. The old
-``event.next`` is answered from the same source, so that it too reports a row
-once however often it changed.
+``event.next`` has a queue of its own (:mod:`.event_queue`).
 """
 
 from __future__ import annotations
 
-import collections.abc
 import dataclasses
 import math
 import re
-import threading
 import typing
 
 from xenpool_driver.simulator import (
@@ -23,7 +20,6 @@ from xenpool_driver.simulator import (
     faults,
     registry,
     rows,
-    sessions,
 )
 
 FOR_EVER = 24 * 3600.0
@@ -301,7 +297,7 @@ def ref_counts(db: database.Database) -> dict[str, int]:
     return counts
 
 
-class _Waiter:
+class Waiter:
     """A call that waits for changes, until its session or timeout ends."""
 
     def __init__(self, call: registry.Call, deadline: float) -> None:
@@ -362,7 +358,7 @@ def _from(
     db = call.db
     wanted = tuple(Subscription.parse(text) for text in classes)
     since, messages_since = parse_token(token)
-    waiter = _Waiter(call, _deadline(db, timeout))
+    waiter = Waiter(call, _deadline(db, timeout))
     _throttle(db, wanted)
     _refuse_members(call, wanted)
     while True:
@@ -381,77 +377,6 @@ def _from(
         waiter.wait(generation)
         if not waiter.expired():
             _throttle(db, wanted)
-
-
-class _Registration:
-    """What one session asked event.next for.
-
-    :ivar since: the generation up to which it was told.
-    """
-
-    def __init__(self, since: int) -> None:
-        self.since = since
-        self.wanted: Subscriptions = ()
-        self.lock = threading.Lock()
-
-
-def _registrations(db: database.Database) -> dict[str, _Registration]:
-    found: dict[str, _Registration] = db.side.setdefault('subscriptions', {})
-    return found
-
-
-def _parse_all(texts: collections.abc.Iterable[str]) -> Subscriptions:
-    return tuple(Subscription.parse(text) for text in texts)
-
-
-@registry.message('event.register')
-def _register(call: registry.Call, classes: list[str]) -> None:
-    db = call.db
-    with db.lock:
-        registration = _registrations(db).setdefault(
-            call.session_ref or '', _Registration(db.generation)
-        )
-        registration.wanted = _parse_all(classes) + registration.wanted
-
-
-@registry.message('event.unregister')
-def _unregister(call: registry.Call, classes: list[str]) -> None:
-    gone = _parse_all(classes)
-    with call.db.lock:
-        registration = _registrations(call.db).setdefault(
-            call.session_ref or '', _Registration(call.db.generation)
-        )
-        registration.wanted = tuple(
-            s for s in registration.wanted if s not in gone
-        )
-
-
-@registry.message('event.next')
-def _next(call: registry.Call) -> list[dict[str, typing.Any]]:
-    db = call.db
-    session = call.session_ref or ''
-    registration = _registrations(db).get(session)
-    if registration is None:
-        raise errors.ApiError(
-            'SESSION_NOT_REGISTERED', sessions.track_id(session)
-        )
-    waiter = _Waiter(call, db.clock.now() + FOR_EVER * 365)
-    while True:
-        with db.lock:
-            waiter.check()
-            since = registration.since
-            found = collect(db, registration.wanted, since, since)
-            registration.since = generation = db.generation
-            changes = found.all()
-            if changes:
-                stamp = f'{int(db.clock.now())}.'
-                return [event_of(change, stamp) for change in changes]
-        waiter.wait(generation)
-
-
-@registry.message('event.get_current_id')
-def _get_current_id(call: registry.Call) -> int:
-    return call.db.generation
 
 
 @registry.message('event.inject')

@@ -7,23 +7,19 @@ upgrades, and sees to it that databases get to disk now and then.
 
 from __future__ import annotations
 
-import collections.abc
-
 from xenpool_driver.simulator import (
     database,
+    event_queue,
     ha,
     lifecycle,
     machine,
+    sessions,
     startup,
+    tasks,
     world,
 )
 
 ROLLING_UPGRADE = 'rolling_upgrade_in_progress'
-
-Sweep = collections.abc.Callable[[database.Database], None]
-
-SWEEPS: list[Sweep] = []
-"""More to do in each pass, such as expiring sessions and tasks."""
 
 OWNED: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ('VDI', (('SR', 'SR'),)),
@@ -43,10 +39,13 @@ OWNED: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 
 def start(where: world.World) -> None:
     """Begin the passes of all coordinators of ``where``."""
-    where.clock.call_later(where.timings.gc_interval, _tick, where)
+    interval = where.timings.gc_interval
+    due = where.clock.now() + interval
+    where.clock.call_later(interval, _tick, where, due)
 
 
-def _tick(where: world.World) -> None:
+def _tick(where: world.World, due: float) -> None:
+    """Make a pass; those that a jump in time has skipped are not made."""
     try:
         for target in list(where.machines):
             process = target.process
@@ -56,7 +55,10 @@ def _tick(where: world.World) -> None:
                 single_pass(target, process, process.database)
         ha.watch(where)
     finally:
-        start(where)
+        interval = where.timings.gc_interval
+        missed = (where.clock.now() - due) // interval
+        delay = (max(missed, 0) + 1) * interval
+        where.clock.call_later(delay, _tick, where, due + delay)
 
 
 def single_pass(
@@ -68,8 +70,9 @@ def single_pass(
     if process.swept != db.generation:
         remove_orphans(db)
         process.swept = db.generation
-    for sweep in SWEEPS:
-        sweep(db)
+    sessions.collect_garbage(db)
+    tasks.collect_garbage(db)
+    event_queue.heartbeat(db)
     if len(db.refs('host')) > 1:
         check_liveness(target, process, db)
     detect_rolling_upgrade(target, db)

@@ -60,6 +60,28 @@ class RowMap:
         return f'{{{members}}}'
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class EventList:
+    """Events one by one: what event.next returns."""
+
+    events: collections.abc.Sequence[dict[str, typing.Any]]
+
+    def xml(self) -> str:
+        """Return them as ``<value>``."""
+        inner = ''.join([wire_xml.event_xml(event) for event in self.events])
+        return f'<value><array><data>{inner}</data></array></value>'
+
+    def json(self) -> str:
+        """Return them as JSON."""
+        inner = ','.join(
+            [wire_json.event_json(event) for event in self.events]
+        )
+        return f'[{inner}]'
+
+
+_ENCODED = RowValue, RowMap, EventList
+
+
 class Result(typing.NamedTuple):
     """What a call returns, and the type that says how to write it."""
 
@@ -69,13 +91,13 @@ class Result(typing.NamedTuple):
     def xml(self) -> str:
         """Return it as ``<value>``."""
         value = self.value
-        if isinstance(value, (RowValue, RowMap)):
+        if isinstance(value, _ENCODED):
             return value.xml()
         return wire_xml.encoder(self.type)(value)
 
     def json(self) -> str:
         """Return it as JSON."""
         value = self.value
-        if isinstance(value, (RowValue, RowMap)):
+        if isinstance(value, _ENCODED):
             return value.json()
         return wire_json.encoder(self.type)(value)

@@ -111,10 +111,6 @@ def destroy(db: database.Database, session: str) -> None:
         if db.find('session', session) is None:
             return
         db.delete('session', session)
-        subscriptions = db.side.get('subscriptions')
-        if subscriptions is not None:
-            subscriptions.pop(session, None)
-    db.wake()
 
 
 def touch(db: database.Database, row: database.Row, session: str) -> None:
