@@ -230,6 +230,37 @@ def test_roles_limit_what_a_session_may_do(
     ]
     task = run(machine, 'Async.pool.sync_database', limited)
     assert finish(db, task)['error_info'][0] == 'RBAC_PERMISSION_DENIED'
+    assert refused(machine, 'VM.start', limited, DEAD, False, False)[2] == (
+        'No permission in user session. (Roles with this permission: '
+        'vm-power-admin, vm-admin, vm-operator, pool-admin, pool-operator)'
+    )
+
+
+def test_some_keys_of_maps_need_other_roles_than_the_rest(
+    machine: simulated.Machine, db: database.Database
+) -> None:
+    for role in ('vm-operator', 'vm-admin'):
+        sessions.add_subject(db, role, 'pw', [role])
+    login = 'session.login_with_password'
+    operator = run(machine, login, 'vm-operator', 'pw')
+    pool, vm = db.refs('pool')[0], db.refs('VM')[0]
+    db.set('VM', vm, platform={})
+    add = 'pool.add_to_other_config'
+    assert refused(machine, add, operator, pool, 'key', 'x')[1] == add
+    for key in ('folder', 'XenCenter.CustomFields.a'):
+        run(machine, add, operator, pool, key, 'x')
+        assert db.get('pool', pool)['other_config'][key] == 'x'
+    admin = run(machine, login, 'vm-admin', 'pw')
+    run(machine, 'VM.add_to_platform', admin, vm, 'any', 'x')
+    for method in ('VM.add_to_platform', 'VM.add_to_other_config'):
+        assert refused(machine, method, admin, vm, 'hvm_serial', 'x') == [
+            'RBAC_PERMISSION_DENIED',
+            f'{method.lower()}/key:hvm_serial',
+            'No permission in user session. (Roles with this permission: '
+            'pool-admin)',
+        ]
+    with pytest.raises(ValueError, match='read-only'):
+        sessions.add_subject(db, 'x', 'pw', ['reader'])
 
 
 def test_a_password_can_be_changed(

@@ -10,9 +10,11 @@ import textwrap
 import pytest
 
 from tests import manual_world
+from tests.contract import doors
 from xenpool_driver.simulator import (
     build,
     database,
+    errors,
     join,
     machine,
     profiles,
@@ -119,6 +121,23 @@ class TestYaml:
         db = db_of(target)
         assert next(iter(db.all('host').values()))['tags'] == ['spare']
 
+    def test_users_log_in_with_limited_roles(
+        self, tmp_path: pathlib.Path
+    ) -> None:
+        target = load(
+            tmp_path,
+            """
+            pools:
+              - hosts: [xen01]
+                users: [{name: auditor, password: pw, roles: read-only}]
+            """,
+        ).machines[0]
+        login = 'session.login_with_password'
+        session = doors.ask(target, login, 'auditor', 'pw')
+        (pool,) = doors.ask(target, 'pool.get_all', session)
+        with pytest.raises(errors.ApiError, match='RBAC_PERMISSION_DENIED'):
+            doors.ask(target, 'pool.set_name_label', session, pool, 'x')
+
     def test_a_number_of_hosts_is_a_topology(
         self, tmp_path: pathlib.Path
     ) -> None:
@@ -140,6 +159,12 @@ class TestYaml:
             ('pools: [{hosts: [a], vlans: [{device: x, tag: 1}]}]', "'x'"),
             ('pools: [{hosts: [a], srs: [{name: s}]}]', "'s'"),
             ('pools: [{hosts: [a], records: [{class: X}]}]', "'X'"),
+            ('pools: [{hosts: [a], users: [{name: u}]}]', "'password'"),
+            (
+                'pools: [{hosts: [a], users:'
+                ' [{name: u, password: p, roles: boss}]}]',
+                "'boss'",
+            ),
         ],
     )
     def test_nonsense_is_refused_by_name(

@@ -24,6 +24,7 @@ from xenpool_driver.simulator import (
     faults,
     generic,
     objects,
+    rbac,
     registry,
     rows,
     sessions,
@@ -154,7 +155,7 @@ class Call:
             raise errors.ApiError(tasks.TASK_CANCELLED, self.task)
 
     def assert_permission(
-        self, permission: str, roles: collections.abc.Iterable[str]
+        self, permission: str, roles: collections.abc.Collection[str]
     ) -> None:
         """Raise RBAC_PERMISSION_DENIED unless the session has it."""
         session = self.session
@@ -162,12 +163,11 @@ class Call:
             return
         if permission in session['rbac_permissions']:
             return
-        names = ', '.join(roles)
         raise errors.ApiError(
             'RBAC_PERMISSION_DENIED',
             permission,
             'No permission in user session. (Roles with this permission: '
-            f'{names})',
+            f'{rbac.told(roles)})',
         )
 
 
@@ -178,7 +178,6 @@ class Method:
         self.message = message
         self.name = message.wire_name
         self.removed = message.lifecycle == 'removed'
-        self.permission = self.name.lower()
         self.makes_task = message.async_ and message.cls not in _NO_TASK
         self.expected = _expected(message)
         self._required = [
@@ -231,9 +230,9 @@ class Method:
 
     def run(self, call: Call) -> typing.Any:
         """Check the roles, then answer."""
-        roles = self.message.roles
-        if call.session_ref is not None and roles is not None:
-            call.assert_permission(self.permission, sorted(roles))
+        demand = rbac.demand(self.message, call.args)
+        if call.session_ref is not None and demand is not None:
+            call.assert_permission(*demand)
         registered = registry.lookup(self.name)
         if registered is None:
             return self._derived(call, *call.args)

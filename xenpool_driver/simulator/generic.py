@@ -26,6 +26,8 @@ Handler = collections.abc.Callable[..., typing.Any]
 def handler(message: datamodel.Message) -> Handler | None:
     """Return what answers ``message``, None when the data model cannot."""
     origin = message.origin
+    if message.wire_name in _PLAIN:
+        origin = _PLAIN[message.wire_name]
     if message.cls == 'message' and origin == 'custom':
         # Messages are no table in XAPI: what other classes derive is
         # written by hand there, under the same names.
@@ -35,6 +37,47 @@ def handler(message: datamodel.Message) -> Handler | None:
     if maker is None or not (cls.in_database or cls.name == 'message'):
         return None
     return maker(message)
+
+
+_WRITERS = {
+    'set_': 'field-setter',
+    'add_': 'field-add',
+    'remove_': 'field-remove',
+}
+_WRITTEN = {
+    'pool': 'set_igmp_snooping_enabled add_to_guest_agent_config '
+    'remove_from_guest_agent_config set_local_auth_max_threads '
+    'set_ext_auth_max_threads set_ext_auth_cache_enabled '
+    'set_ext_auth_cache_size set_ext_auth_cache_expiry '
+    'set_telemetry_next_collection set_repositories',
+    'host': 'set_iscsi_iqn set_multipathing set_numa_affinity_policy '
+    'set_ssh_auto_mode set_console_idle_timeout set_max_cstate set_ntp_mode '
+    'set_ntp_custom_servers set_timezone',
+    'VM': 'set_other_config add_to_other_config remove_from_other_config '
+    'set_platform add_to_platform remove_from_platform '
+    'set_blocked_operations add_to_blocked_operations '
+    'remove_from_blocked_operations set_NVRAM add_to_NVRAM '
+    'remove_from_NVRAM set_is_default_template set_ha_restart_priority '
+    'set_start_delay set_shutdown_delay set_order set_suspend_VDI '
+    'set_appliance set_groups set_has_vendor_device '
+    'set_actions_after_crash set_domain_type set_HVM_boot_policy '
+    'set_bios_strings',
+    'VIF': 'set_locking_mode set_ipv4_allowed add_ipv4_allowed '
+    'remove_ipv4_allowed set_ipv6_allowed add_ipv6_allowed '
+    'remove_ipv6_allowed',
+    'VDI': 'set_name_label set_name_description set_sharable set_read_only '
+    'set_managed set_on_boot set_allow_caching',
+    'PIF': 'set_disallow_unplug set_primary_address_type',
+    'network': 'set_default_locking_mode',
+    'VBD': 'set_mode',
+    'Bond': 'set_mode',
+}
+_PLAIN = {
+    f'{cls}.{name}': _WRITERS[f'{name.partition("_")[0]}_']
+    for cls, names in _WRITTEN.items()
+    for name in names.split()
+}
+"""Messages that XAPI wrote by hand and that come down to writing a field."""
 
 
 def where_messages() -> dict[str, datamodel.Message]:

@@ -310,6 +310,17 @@ def get_management_interface(call: registry.Call, host: str) -> str:
     raise errors.internal_error('Not_found')
 
 
+def check_usable(ref: str, pif: database.Record) -> None:
+    """Refuse an interface that cannot carry a host's management."""
+    if pif['bond_slave_of'] != errors.NULL:
+        raise errors.ApiError('CANNOT_PLUG_BOND_SLAVE', ref)
+    if pif['primary_address_type'] == 'IPv6':
+        if pif['ipv6_configuration_mode'] == 'None':
+            raise errors.ApiError('PIF_HAS_NO_V6_NETWORK_CONFIGURATION', ref)
+    elif pif['ip_configuration_mode'] == 'None':
+        raise errors.ApiError('PIF_HAS_NO_NETWORK_CONFIGURATION', ref)
+
+
 @registry.message('host.management_reconfigure')
 def management_reconfigure(call: registry.Call, pif: str) -> None:
     """Move a host's management to another of its interfaces."""
@@ -317,10 +328,7 @@ def management_reconfigure(call: registry.Call, pif: str) -> None:
     record = db.get('PIF', pif)
     if prechecks.only_pool(db)['ha_enabled']:
         raise errors.ApiError('HA_IS_ENABLED')
-    if record['bond_slave_of'] != errors.NULL:
-        raise errors.ApiError('CANNOT_PLUG_BOND_SLAVE', pif)
-    if record['ip_configuration_mode'] == 'None':
-        raise errors.ApiError('PIF_HAS_NO_NETWORK_CONFIGURATION', pif)
+    check_usable(pif, record)
     on_host(call, record['host'])
     with db.lock:
         for ref, other in db.all('PIF').items():

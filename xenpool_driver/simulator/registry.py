@@ -75,7 +75,7 @@ class Call(typing.Protocol):
         """Raise TASK_CANCELLED when the task was cancelled."""
 
     def assert_permission(
-        self, permission: str, roles: collections.abc.Iterable[str]
+        self, permission: str, roles: collections.abc.Collection[str]
     ) -> None:
         """Raise RBAC_PERMISSION_DENIED unless the session has a role."""
 

@@ -11,15 +11,14 @@ from __future__ import annotations
 import collections
 import collections.abc
 import dataclasses
-import functools
 import hashlib
 import uuid
 
 from xenpool_driver.simulator import clock as clock_module
 from xenpool_driver.simulator import (
     database,
-    datamodel,
     errors,
+    rbac,
     registry,
     tasks,
 )
@@ -53,20 +52,16 @@ def add_subject(
     password: str,
     roles: collections.abc.Iterable[str],
 ) -> None:
-    """Let ``user`` log in with ``roles`` (such as ``read-only``)."""
+    """Let ``user`` log in with ``roles`` (such as ``read-only``).
+
+    :raises ValueError: for a role that does not exist.
+    """
+    for role in (roles := tuple(roles)):
+        if role not in rbac.ROLES:
+            known = ', '.join(rbac.ROLES)
+            raise ValueError(f'no role {role!r}; there are: {known}')
     subjects = db.side.setdefault('subjects', {})
-    subjects[user] = Subject(password, tuple(roles))
-
-
-@functools.cache
-def permissions(roles: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what ``roles`` permit: message names in lower case."""
-    wanted = set(roles)
-    return tuple(
-        message.wire_name.lower()
-        for message in datamodel.load().messages.values()
-        if message.roles is None or message.roles & wanted
-    )
+    subjects[user] = Subject(password, roles)
 
 
 def track_id(session: str) -> str:
@@ -100,7 +95,7 @@ def create(
         'auth_user_name': user,
         'auth_user_sid': '' if roles is None else f'S-{track_id(user)[8:]}',
         'originator': originator,
-        'rbac_permissions': list(permissions(roles)) if roles else [],
+        'rbac_permissions': list(rbac.permissions(roles)) if roles else [],
     }
     return db.create('session', fields)
 

@@ -39,6 +39,8 @@
           - {name: web1, host: xen01, power_state: Running, memory_gib: 2,
              disks: [{sr: nfs1, size_gib: 8}], networks: [internal]}
         ha: false
+        users:                    # who may log in beside root
+          - {name: auditor, password: secret, roles: [read-only]}
         set: {name_description: all of it, other_config: {k: v}}
         records:                  # any field of any object
           - {class: SR, name_label: nfs1, set: {tags: [gold]}}
@@ -59,6 +61,7 @@ from xenpool_driver.simulator import (
     database,
     machine,
     profiles,
+    sessions,
     topology_parts,
     world,
 )
@@ -75,9 +78,11 @@ POOL = {
     'bonds',
     'vms',
     'ha',
+    'users',
     'set',
     'records',
 }
+USER = {'name', 'password', 'roles'}
 HOST = {
     'name',
     'address',
@@ -146,6 +151,8 @@ class Builder:
         topology_parts.furnish(db, machines, raw)
         for target, host in zip(machines, hosts, strict=True):
             self._finish(db, target, host)
+        for user in raw.get('users') or ():
+            add_user(db, user)
         topology_parts.settle(machines[0], db)
 
     def _host(self, raw: Tree) -> machine.Machine:
@@ -179,6 +186,19 @@ class Builder:
             topology_parts.set_host_fields(db, target, cls, fields)
         if raw.get('power') in (False, 'off'):
             topology_parts.switch_off(target)
+
+
+def add_user(db: database.Database, raw: Tree) -> None:
+    """Let somebody log in with limited roles.
+
+    :raises ValueError: naming what makes no sense.
+    """
+    check_keys('a user', raw, USER)
+    missing = sorted(USER - set(raw))
+    if missing:
+        raise ValueError(f'a user without {missing[0]!r}: {raw}')
+    roles = [raw['roles']] if isinstance(raw['roles'], str) else raw['roles']
+    sessions.add_subject(db, str(raw['name']), str(raw['password']), roles)
 
 
 def check_keys(

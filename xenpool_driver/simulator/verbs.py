@@ -9,9 +9,10 @@ from xenpool_driver.simulator import (
     hosts,
     join,
     master,
+    networking,
     storage,
     vms,
 )
 
-MODULES = (eject, ha, hosts, join, master, storage, vms)
+MODULES = (eject, ha, hosts, join, master, networking, storage, vms)
 """Importing this file registers the messages of all of them."""
