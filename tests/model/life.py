@@ -22,6 +22,9 @@ MOST_REQUESTS = 3
 CALM = 8
 """How many steps there are at least from one recovery of all to the next."""
 
+SILENT = 700.0
+"""Seconds after which a host that keeps silent counts as dead with XAPI."""
+
 VIEWS = ('master', 'member-views', 'master-reachable')
 """The checks of an audit that tell of members which name no common master."""
 
@@ -233,6 +236,7 @@ class Life(stateful.RuleBasedStateMachine):
         pool=plots.POOLS,
         data=st.data(),
         suspend_ha=st.booleans(),
+        patient=st.booleans(),
     )
     def forget(
         self,
@@ -240,11 +244,14 @@ class Life(stateful.RuleBasedStateMachine):
         pool: str,
         data: st.DataObject,
         suspend_ha: bool,
+        patient: bool,
     ) -> None:
         row = self.row(pool)
         down = [one for one in row.hosts if not self._is_up(one)]
         hosts = sorted(down or row.hosts) or sites.HOSTS[:1]
         host = data.draw(st.sampled_from(hosts), 'host')
+        if host in down and patient:
+            self.hub.advance(SILENT)
         self.ask(
             how,
             'forget',

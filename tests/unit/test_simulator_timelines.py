@@ -116,6 +116,17 @@ def join_to(target: machine.Machine, joiner: machine.Machine) -> None:
     join.join(call, target.address, 'root', 'xenroot')
 
 
+def half_joined(
+    where: manual_world.ManualWorld, pool: machine.Machine
+) -> machine.Machine:
+    """Return a host whose join broke off when its record was in the pool."""
+    [joiner] = build.standalone(where, 1, '127.0.0.99', 'xenroot')
+    assert pool.db is not None and joiner.db is not None
+    push.Push(joiner, joiner.db, pool.db).run()
+    startup.set_live(pool.db, ref_of(pool, joiner), True)
+    return joiner
+
+
 def ref_of(viewer: machine.Machine, target: machine.Machine) -> str:
     assert viewer.db is not None
     return viewer.db.by_uuid('host', target.uuid)
@@ -425,15 +436,19 @@ class TestDeadMember:
         assert set(map(login_word, real)) == words
 
     def test_a_host_that_never_became_a_member_gets_no_copy(self) -> None:
-        """Its join broke off when its record was in the pool already."""
         where, (pool, _) = pool_of(2)
-        [joiner] = build.standalone(where, 1, '127.0.0.99', 'xenroot')
+        joiner = half_joined(where, pool)
         before = joiner.disk
-        assert pool.db is not None and joiner.db is not None
-        push.Push(joiner, joiner.db, pool.db).run()
-        startup.set_live(pool.db, ref_of(pool, joiner), True)
         with pytest.raises(errors.ApiError, match='CANNOT_CONTACT_HOST'):
             master.sync_database(manual_world.Call(pool))
+        assert joiner.disk is before
+
+    def test_a_host_that_is_its_own_master_cannot_be_ejected(self) -> None:
+        where, (pool, _) = pool_of(2)
+        joiner = half_joined(where, pool)
+        before = joiner.disk
+        with pytest.raises(errors.ApiError, match='Cannot_eject_master'):
+            eject.eject(manual_world.Call(pool), ref_of(pool, joiner))
         assert joiner.disk is before
 
     def test_promoted_on_a_copy_that_lacks_it_it_restarts_for_ever(

@@ -49,6 +49,10 @@ def _eject(call: registry.Call, master: machine.Machine, host: str) -> None:
     process = victim.process
     step = master.world.timings.eject / 3
     check(db, host)
+    if victim.is_master:
+        # It asks its own database, as one that has been replaced does until
+        # it finds its successor.
+        raise errors.internal_error('Xapi_pool.Cannot_eject_master')
     master.pause(step)
     release_storage(db, victim, host)
     master.pause(step)
