@@ -200,6 +200,96 @@ def test_an_address_in_use_is_named(
     other.stop()
 
 
+def _raw(serving: server.Server, machine: simulated.Machine, head: str) -> str:
+    """Send bytes over plain HTTP; return the whole answer."""
+    place = _place(serving, machine, server.HTTP)
+    with socket.create_connection(place, 10) as caller:
+        caller.sendall(head.replace('\n', '\r\n').encode('latin-1'))
+        caller.shutdown(socket.SHUT_WR)
+        received = b''
+        while chunk := caller.recv(65536):
+            received += chunk
+    return received.decode()
+
+
+@pytest.mark.parametrize(
+    ('head', 'status', 'text'),
+    [
+        # a length that is none spoils any request, whatever it asks for
+        (
+            'GET / HTTP/1.0\ncontent-length: x\n\n',
+            '1.1 500',
+            'Int64.of_string',
+        ),
+        ('GET / X\n\n', '1.1 500', 'String.sub / Bytes.sub'),
+        ('GET / HTTP\n\n', '1.1 500', 'String.sub / Bytes.sub'),
+        ('GET /\n\n', '1.1 500', 'could not be parsed'),
+        ('PUT /any HTTP/1.1\n\n', '1.1 403', 'forbidden'),
+        ('DELETE / HTTP/1.1\n\n', '1.1 501', 'Unknown DELETE not supported'),
+        ('HEAD / HTTP/1.0\n\n', '1.0 501', 'Unknown HEAD not supported'),
+        # what is served to those who say who they are
+        ('GET /export?uuid=x HTTP/1.1\n\n', '1.1 401', 'realm="get_export"'),
+        ('GET /rrd_updates HTTP/1.1\n\n', '1.1 401', 'realm="rrd_updates"'),
+        ('PUT /import HTTP/1.0\n\n', '1.0 401', 'realm="put_import"'),
+        ('POST /services HTTP/1.1\n\n', '1.1 401', 'realm="post_services"'),
+        ('GET /export?session_id=x HTTP/1.1\n\n', '1.1 403', 'forbidden'),
+    ],
+)
+def test_requests_that_are_no_calls(
+    machine: simulated.Machine,
+    serving: server.Server,
+    head: str,
+    status: str,
+    text: str,
+) -> None:
+    serving.listen(machine)
+    answer = _raw(serving, machine, head)
+    assert answer.startswith(f'HTTP/{status} ')
+    assert text in answer
+
+
+@pytest.mark.parametrize(
+    'target', ['/jsonrpc', '/%6Asonrpc', '/jsonrpc?a=b', 'http://x/jsonrpc']
+)
+def test_a_path_may_be_written_in_several_ways(
+    machine: simulated.Machine, serving: server.Server, target: str
+) -> None:
+    serving.listen(machine)
+    answer = _raw(
+        serving,
+        machine,
+        f'POST {target} HTTP/1.1\ncontent-length: {len(LOGIN)}\n\n{LOGIN}',
+    )
+    assert 'content-type: application/json' in answer
+
+
+@pytest.mark.parametrize('kind', ['sha-256', 'sha-1'])
+def test_who_is_sent_on_may_learn_whom_he_will_find(
+    machine: simulated.Machine, serving: server.Server, kind: str
+) -> None:
+    """The certificate of the coordinator, whose address is answered."""
+    serving.listen(machine)
+    machine.role = ('slave', '127.0.0.1')
+    db = machine.db
+    assert db is not None
+    (pool,) = db.all('pool').values()
+    field = f'fingerprint_{kind.replace("-", "")}'
+    (wanted,) = {
+        record[field]
+        for record in db.all('Certificate').values()
+        if (record['host'], record['type']) == (pool['master'], 'host')
+    }
+    request = (
+        f'POST /jsonrpc HTTP/1.1\ncontent-length: {len(LOGIN)}\n'
+        f'x-xenapi-request-host-certificate-thumbprint: {kind}:master\n\n'
+        f'{LOGIN}'
+    )
+    header = f'x-xenapi-response-host-certificate-thumbprint: {wanted}\r\n'
+    assert header in _raw(serving, machine, request)
+    unasked = request.replace('thumbprint', 'nothing')
+    assert 'thumbprint' not in _raw(serving, machine, unasked)
+
+
 def test_many_machines_share_one_server(serving: server.Server) -> None:
     first = simulated.Machine()
     machines = [first]

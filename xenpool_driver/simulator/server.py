@@ -361,6 +361,9 @@ class _Connection:
         return body
 
     def _answer(self, request: wire_http.Request) -> bytes:
+        page = wire_http.guarded(request)
+        if page is not None:
+            raise wire_http.Refused(page)
         if request.method == 'POST':
             body = self._read_body(request)
             try:
@@ -386,27 +389,55 @@ class _Connection:
 
     def _xml(self, request: wire_http.Request, body: bytes) -> bytes:
         name, params = wire_xml.parse_call(body)
+        extra = ''
         try:
             result = dispatch.execute(self._machine, name, params)
             text = _xml_success(name, result)
         except errors.ApiError as error:
             text = wire_xml.refusal(error)
+            extra = _thumbprint(self._machine, request, error)
         except dispatch.GateRefusal as refusal:
             text = wire_xml.refusal(refusal.error)
             return wire_http.answer(request, text, wire_http.XML, cors=False)
-        return wire_http.answer(request, text, wire_http.XML)
+        return wire_http.answer(request, text, wire_http.XML, extra=extra)
 
     def _json(self, request: wire_http.Request, body: bytes) -> bytes:
         call = wire_json.parse_call(body)
+        extra = ''
         try:
             result = dispatch.execute(self._machine, call.method, call.params)
             text = wire_json.success(call, result.json())
         except errors.ApiError as error:
             text = wire_json.refusal(call, error)
+            extra = _thumbprint(self._machine, request, error)
         except dispatch.GateRefusal as refusal:
             text = wire_json.gate_refusal(refusal.error)
             return wire_http.answer(request, text, wire_http.JSON, cors=False)
-        return wire_http.answer(request, text, wire_http.JSON)
+        return wire_http.answer(request, text, wire_http.JSON, extra=extra)
+
+
+_THUMBPRINT = 'x-xenapi-{}-host-certificate-thumbprint'
+_HASHES = {
+    'sha-256:master': 'fingerprint_sha256',
+    'sha-1:master': 'fingerprint_sha1',
+}
+
+
+def _thumbprint(
+    machine: typing.Any, request: wire_http.Request, error: errors.ApiError
+) -> str:
+    """Return the header that lets who is sent on check whom he finds.
+
+    Only on request (``create_thumbprint_header``, api_server.ml).
+    """
+    field = _HASHES.get(request.headers.get(_THUMBPRINT.format('request'), ''))
+    if field is None or error.code != 'HOST_IS_SLAVE' or machine.db is None:
+        return ''
+    masters = {pool['master'] for pool in machine.db.all('pool').values()}
+    for record in machine.db.all('Certificate').values():
+        if record['host'] in masters and record['type'] == 'host':
+            return f'{_THUMBPRINT.format("response")}: {record[field]}\r\n'
+    return ''
 
 
 def _xml_success(name: str, result: rows.Result) -> str:

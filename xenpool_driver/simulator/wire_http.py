@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import urllib.parse
 
 from xenpool_driver.simulator import values
 
@@ -43,13 +44,19 @@ class Refused(Exception):
 
 @dataclasses.dataclass
 class Request:
-    """The head of a request."""
+    """The head of a request.
+
+    :ivar path: unescaped, without what follows a question mark.
+    :ivar length: of the body, None when it is not said.
+    """
 
     method: str
     path: str
     version: str
     close: bool
     headers: dict[str, str]
+    query: str = ''
+    length: int | None = None
 
     @property
     def answer_version(self) -> str:
@@ -65,20 +72,49 @@ def parse_head(head: bytes) -> Request:
     text = head.decode('latin-1')
     lines = text.split('\n')
     words = lines[0].split()
-    if len(words) != 3 or not words[2].startswith('HTTP/'):
+    if len(words) != 3:
         raise Refused(
             server_error('The HTTP headers could not be parsed.', raw=True)
         )
-    version = words[2].removeprefix('HTTP/')
-    request = Request(words[0], words[1], version, version == '1.0', {})
+    if len(words[2]) < len('HTTP/'):
+        text = 'Invalid_argument("String.sub / Bytes.sub")'
+        raise Refused(server_error(text))
+    version = words[2][len('HTTP/') :]
+    path, query = _parse_target(words[1])
+    request = Request(words[0], path, version, version == '1.0', {}, query)
     for line in lines[1:]:
         key, colon, value = line.partition(':')
         if colon:
             request.headers[key.strip().lower()] = value.strip()
+    request.length = _parse_length(request.headers.get('content-length'))
     connection = request.headers.get('connection', '').lower()
     if connection in ('close', 'keep-alive'):
         request.close = connection == 'close'
     return request
+
+
+def _parse_target(target: str) -> tuple[str, str]:
+    """Return path and query of what a request line asks for."""
+    try:
+        parts = urllib.parse.urlsplit(target)
+    except ValueError:
+        return target, ''
+    return urllib.parse.unquote(parts.path, 'latin-1'), parts.query
+
+
+def _parse_length(text: str | None) -> int | None:
+    """Return the length of a body, which no request may garble.
+
+    :raises Refused: when it is no number; answered before anything else is
+        known of the request, and so as version 1.1.
+    """
+    if text is None:
+        return None
+    try:
+        return values.int_of_text(text)
+    except ValueError as error:
+        shown = f'Failure({values.quote(str(error))})'
+        raise Refused(server_error(shown)) from None
 
 
 def body_length(request: Request) -> int:
@@ -86,13 +122,9 @@ def body_length(request: Request) -> int:
 
     :raises Refused: when it does not say, or is too long.
     """
-    text = request.headers.get('content-length')
-    if text is None:
+    length = request.length
+    if length is None:
         raise _failure('We require a content-length: HTTP header', request)
-    try:
-        length = values.int_of_text(text)
-    except ValueError as error:
-        raise _failure(str(error), request) from None
     if length > BODY_LIMIT:
         raise Refused(
             server_error(
@@ -149,6 +181,99 @@ def server_error(
     )
 
 
+GUARDED = {
+    'GET': (
+        'services',
+        'services/xenops',
+        'services/SM',
+        'export',
+        'export_metadata',
+        'export_raw_vdi',
+        'host_backup',
+        'host_logs_download',
+        'vncsnapshot',
+        'pool/xmldbdump',
+        'sync_config_files',
+        'system-status',
+        'vm_rrd',
+        'vm_rrds',
+        'host_rrd',
+        'host_rrds',
+        'sr_rrd',
+        'rrd_updates',
+        'wlb_report',
+        'wlb_diagnostics',
+        'audit_log',
+        'repository',
+        'host_updates',
+        'updates',
+    ),
+    'PUT': (
+        'services',
+        'services/xenops',
+        'services/SM',
+        'import',
+        'import_metadata',
+        'import_raw_vdi',
+        'host_restore',
+        'pool_patch_upload',
+        'pool/xmldbdump',
+        'rrd',
+        'blob',
+        'messages',
+        'bundle',
+    ),
+    'POST': (
+        'services',
+        'services/xenops',
+        'services/SM',
+        'remote_db_access',
+        'remote_db_access_v2',
+    ),
+    'CONNECT': ('console', 'remotecmd'),
+}
+"""What XAPI serves beside calls, to those who say who they are
+(``http_actions`` of the data model)."""
+
+_REALMS = {
+    'GET pool/xmldbdump': 'get_pool_xml_db_sync',
+    'PUT pool/xmldbdump': 'put_pool_xml_db_sync',
+    'GET sync_config_files': 'get_config_sync',
+    'GET vm_rrd': 'vm_rrd',
+    'GET host_rrd': 'host_rrd',
+    'GET sr_rrd': 'sr_rrd',
+    'GET rrd_updates': 'rrd_updates',
+    'PUT rrd': 'rrd',
+}
+
+
+def guarded(request: Request) -> bytes | None:
+    """Return the page for who asks for such a thing, None for others.
+
+    None of it is simulated: who says who he is may not have it.
+    """
+    known = [
+        path
+        for path in GUARDED.get(request.method, ())
+        if request.path.startswith(f'/{path}')
+    ]
+    if not known:
+        return None
+    given = request.headers.get('cookie', ''), request.query
+    if 'authorization' in request.headers or 'session_id=' in ''.join(given):
+        return FORBIDDEN
+    action = f'{request.method} {max(known, key=len)}'
+    name = action.lower().replace(' ', '_').replace('/', '_')
+    realm = _REALMS.get(action, name.replace('-', '_'))
+    return page(
+        '401 Unauthorised',
+        '<html><body><h1>HTTP 401 unauthorised</h1>Please check your '
+        'credentials and retry.</body></html>',
+        request.answer_version,
+        f'WWW-Authenticate: Basic realm="{realm}"\r\n',
+    )
+
+
 FORBIDDEN = page(
     '403 Forbidden',
     '<html><body><h1>HTTP 403 forbidden</h1>Access to the requested resource '
@@ -179,12 +304,18 @@ def not_implemented(request: Request) -> bytes:
 
 
 def answer(
-    request: Request, content: str, kind: str, *, cors: bool = True
+    request: Request,
+    content: str,
+    kind: str,
+    *,
+    cors: bool = True,
+    extra: str = '',
 ) -> bytes:
     """Return an answer of status 200.
 
     :param kind: the type of the content, none when empty.
     :param cors: whether browsers of other sites may read it.
+    :param extra: more headers, each with its end of line.
     """
     body = content.encode('utf-8', 'surrogateescape')
     line = 'close' if request.close else 'keep-alive'
@@ -192,7 +323,7 @@ def answer(
         f'HTTP/{request.answer_version} 200 OK\r\n'
         f'content-length: {len(body)}\r\nconnection: {line}\r\n'
         'cache-control: no-cache, no-store\r\n'
-        f'content-type: {kind}\r\n{_CORS if cors else ""}\r\n'
+        f'content-type: {kind}\r\n{_CORS if cors else ""}{extra}\r\n'
     )
     return head.encode('latin-1') + body
 
