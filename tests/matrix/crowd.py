@@ -18,6 +18,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import traceback
 import typing
 
 import pytest
@@ -205,7 +206,11 @@ def _settle_down(directory: str) -> None:
 def _run_one(run: Run[Cell], cell: Cell) -> Result:
     """Run a cell until its point is reached, or it is bad."""
     for _ in range(FEW_ATTEMPTS if cell.is_fleeting else ATTEMPTS):
-        result = run(_kept[0], cell)
+        try:
+            result = run(_kept[0], cell)
+        except Exception as error:
+            told = ''.join(traceback.format_exception(error)[-2:])
+            return Result(True, 'broken off', [told])
         if result.reached or result.complaints:
             break
     return result

@@ -65,6 +65,13 @@ def truth(where: stage.Stage) -> Truth | None:
     return None
 
 
+def elected(where: stage.Stage) -> str:
+    """Return the master whom HA has put in the place of a dead one, or ''."""
+    dead = [one.name for one in where.machines.values() if not one.powered]
+    pool = truth(where)
+    return pool.master if dead and pool is not None else ''
+
+
 def _masters(
     where: stage.Stage,
 ) -> collections.abc.Iterator[tuple[machine.Machine, database.Database]]:

@@ -173,6 +173,11 @@ class Saboteur:
             gate: typing.Any = _Gate(self, target, target.faults)
             target.faults = gate
 
+    def disarm(self) -> None:
+        """Spoil nothing any more."""
+        with self._lock:
+            self._point = None
+
     def strike(self, target: stage.Machine, method: str) -> Fault | None:
         """Count a call; return what goes wrong with it."""
         with self._lock:

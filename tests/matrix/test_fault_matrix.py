@@ -94,6 +94,7 @@ def run_cell(kept: stage.Kept, cell: Cell) -> crowd.Result:
         worker, database = stage.open_driver(str(where.conf_file))
         try:
             error = ask(where, worker)
+            saboteur.disarm()
             where.simulation.clock.sleep(fault.aftermath)
             if not fault.deadly:
                 where.await_return(cell.point.host)
@@ -161,9 +162,11 @@ def unjust(
     scenario = where.scenario
     row = judge.current(where)
     if error is None:
+        master = scenario.master
+        if fault.deadly and scenario.prepare is scenarios.switch_ha_on:
+            master = judge.elected(where) or master
         end = (tuple(sorted(row.hosts)), row.metadata.get(pool_states.MASTER))
-        wanted = (scenario.after, scenario.master)
-        wrong = [] if end == wanted else [f'done, but ends as {end}']
+        wrong = [] if end == (scenario.after, master) else [f'ends as {end}']
         return wrong + (
             [] if fault.deadly else [*judge.unwell(where).values()]
         )
