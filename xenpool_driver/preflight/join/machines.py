@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from xenpool_driver import findings
+import collections.abc
+
+from xenpool_driver import findings, objects
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
 
@@ -91,7 +93,7 @@ def passthrough(case: cases.JoinCase) -> check.Problems:
         yield check.warning(
             f"{case.me.name} hides its graphics device from itself "
             f"(host display: {case.me.display})",
-            f"xe host-enable-display host={case.me.uuid}",
+            f"on {case.me.name}: xe host-enable-display uuid={case.me.uuid}",
             findings.at_fault(case.me),
         )
 
@@ -109,10 +111,22 @@ def duplicates(case: cases.JoinCase) -> check.Problems:
             f"the pool has virtual machines with the uuids of "
             f"{findings.listed(vm.name for vm in found)}; these will not be "
             f"taken over",
-            f"on {case.me.name}: "
-            + '; '.join(
-                f"xe vm-export uuid={vm.uuid} filename={vm.uuid}.xva"
-                for vm in found[:3]
-            ),
+            _rescue(case, found),
             findings.at_fault(*found),
         )
+
+
+def _rescue(
+    case: cases.JoinCase, found: collections.abc.Sequence[objects.Vm]
+) -> str:
+    """Return how machines are kept whose uuids the pool knows."""
+    guests = [vm for vm in found if not vm.is_control_domain]
+    if not guests:
+        return (
+            f"install {case.me.name} anew: its disk is a copy of another "
+            f"host's"
+        )
+    return f"on {case.me.name}: " + '; '.join(
+        f"xe vm-export uuid={vm.uuid} filename={vm.uuid}.xva"
+        for vm in guests[:3]
+    )

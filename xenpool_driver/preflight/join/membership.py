@@ -124,16 +124,16 @@ def secret_rotation(case: cases.JoinCase) -> check.Problems:
 
 def owner(case: cases.JoinCase) -> check.Problems:
     """Two controllers must not own one pool: the stamp says whose it is."""
-    for side, record, name in (
-        ('pool', case.their_pool, case.pool.name),
-        ('joiner', case.my_pool, case.me.name),
+    for side, record, name, host in (
+        ('pool', case.their_pool, case.pool.name, case.master.name),
+        ('joiner', case.my_pool, case.me.name, case.me.name),
     ):
         stamp = record.other_config.get(model.OWNER_KEY)
         if not stamp or stamp == case.aggregate_uuid:
             continue
         problem = check.Problem(
             f"the {side} {name} belongs to the aggregate {stamp}",
-            f"use that aggregate, or, when it is gone for good, on {name}: "
+            f"use that aggregate, or, when it is gone for good, on {host}: "
             f"xe pool-param-remove uuid={record.uuid} "
             f"param-name=other-config param-key={model.OWNER_KEY}",
             objects=findings.at_fault(record, name=name),

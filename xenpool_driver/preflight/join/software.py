@@ -28,7 +28,7 @@ def pool_guidances(case: cases.JoinCase) -> check.Problems:
 
 _GUIDANCE_REMEDIES = {
     'reboot_host': 'xe host-disable uuid={0}; xe host-reboot uuid={0}',
-    'restart_toolstack': 'xe host-restart-agent host={0}',
+    'restart_toolstack': 'xe-toolstack-restart',
 }
 
 
@@ -45,7 +45,7 @@ def _guidances(host: objects.Host) -> check.Problems:
             for guidance, text in _GUIDANCE_REMEDIES.items()
             if any(g.startswith(guidance) for g in host.pending_guidances)
         ),
-        'xe host-restart-agent host={0}',
+        'xe-toolstack-restart',
     )
     remedy = f"on {host.name}: {pattern.format(host.uuid)}"
     yield check.Problem(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections.abc
 import ipaddress
 
-from xenpool_driver import findings, objects
+from xenpool_driver import findings, objects, snapshot
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
 
@@ -28,12 +28,27 @@ def shared_on_joiner(case: cases.JoinCase) -> check.Problems:
         yield check.Problem(
             f"{case.me.name} has shared storage: "
             f"{findings.listed(sr.name for sr in found)}",
-            f"on {case.me.name}: "
-            + '; '.join(f"xe sr-forget uuid={sr.uuid}" for sr in found[:3])
+            f"on {case.me.name}: {_forgetting(case.joiner, found)}"
             + ' (its disks stay on the server; attach it to the pool later)',
             ('JOINING_HOST_CANNOT_CONTAIN_SHARED_SRS',),
             findings.at_fault(*found),
         )
+
+
+def _forgetting(
+    side: snapshot.PoolSnapshot,
+    found: collections.abc.Sequence[objects.Storage],
+) -> str:
+    """Return what makes a host forget storage: unplugged first."""
+    steps = []
+    for sr in found[:3]:
+        steps += [
+            f"xe pbd-unplug uuid={pbd.uuid}"
+            for pbd in side.pbds_of_sr(sr)
+            if pbd.currently_attached
+        ]
+        steps.append(f"xe sr-forget uuid={sr.uuid}")
+    return '; '.join(steps)
 
 
 def sm_drivers(case: cases.JoinCase) -> check.Problems:
@@ -205,7 +220,6 @@ def duplicates(case: cases.JoinCase) -> check.Problems:
         yield check.warning(
             f"the pool knows storage with the uuids of "
             f"{findings.listed(sr.name for sr in found)} already",
-            f"on {case.me.name}: "
-            + '; '.join(f"xe sr-forget uuid={sr.uuid}" for sr in found[:3]),
+            f"on {case.me.name}: {_forgetting(case.joiner, found)}",
             findings.at_fault(*found),
         )
