@@ -62,6 +62,15 @@ def test_failing_rule_is_unknown(rule: site.Rule) -> None:
     assert 'Error' in finding.message
 
 
+def test_a_rule_that_would_end_the_program_is_unknown_at_once() -> None:
+    def leave(*_: typing.Any) -> Findings:
+        raise SystemExit(3)
+
+    (finding,) = run(leave)
+    assert finding.severity is model.Severity.UNKNOWN
+    assert 'SystemExit: 3' in finding.message
+
+
 def test_slow_rule_is_unknown() -> None:
     release = threading.Event()
 

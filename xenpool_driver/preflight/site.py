@@ -29,7 +29,7 @@ Rule = collections.abc.Callable[
     collections.abc.Iterable[model.Finding],
 ]
 
-_Result = tuple[tuple[model.Finding, ...] | None, Exception | None]
+_Result = tuple[tuple[model.Finding, ...] | None, BaseException | None]
 
 
 def load(namespace: str = NAMESPACE) -> dict[str, Rule | Exception]:
@@ -97,7 +97,7 @@ def _start(
             if strange:
                 raise TypeError(f"it returned {strange[0]!r}, no finding")
             answer.put((found, None))
-        except Exception as error:  # noqa: BLE001 - any fault of a stranger
+        except BaseException as error:  # noqa: BLE001 - a stranger may exit
             answer.put((None, error))
 
     threading.Thread(target=work, name=f"site-{name}", daemon=True).start()
