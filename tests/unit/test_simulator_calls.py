@@ -18,6 +18,7 @@ from xenpool_driver.simulator import (
     errors,
     event_queue,
     events,
+    rbac,
     registry,
     sessions,
     tasks,
@@ -261,6 +262,29 @@ def test_some_keys_of_maps_need_other_roles_than_the_rest(
         ]
     with pytest.raises(ValueError, match='read-only'):
         sessions.add_subject(db, 'x', 'pw', ['reader'])
+
+
+def test_roles_are_there_to_be_looked_up(
+    machine: simulated.Machine, session: str
+) -> None:
+    (admin,) = run(machine, 'role.get_by_name_label', session, 'pool-admin')
+    uuid = '0165f154-ba3e-034e-6b27-5d271af109ba'  # the same everywhere
+    assert run(machine, 'role.get_by_uuid', session, uuid) == admin
+    (reader,) = run(machine, 'role.get_by_name_label', session, 'read-only')
+    method = 'role.get_permissions_name_label'
+    assert 'host.get_all' in run(machine, method, session, reader)
+    assert 'pool.join' not in run(machine, method, session, reader)
+    assert 'pool.join' in run(machine, method, session, admin)
+    holders = run(
+        machine, 'role.get_by_permission_name_label', session, 'pool.join'
+    )
+    labels = [run(machine, 'role.get_name_label', session, r) for r in holders]
+    assert labels == ['pool-admin', 'pool-operator']
+    found = run(machine, 'role.get_all_records_where', session, 'subroles<>[]')
+    assert len(found.rows) == len(rbac.ROLES)
+    assert refused(machine, 'role.get_record', session, DEAD)[0] == (
+        'HANDLE_INVALID'
+    )
 
 
 def test_a_password_can_be_changed(

@@ -465,6 +465,25 @@ class TestDeadMember:
         where.clock.advance(60)
         assert set(of(logins)) == {'down'}
 
+    def test_pointed_at_the_wrong_host_it_says_what_is_wrong(self) -> None:
+        where, (pool, member) = pool_of(2)
+        [stranger] = build.standalone(where, 1, '127.0.0.99', 'xenroot')
+        call = manual_world.Call(member)
+        for place, code in (
+            (stranger.address, 'HOST_UNKNOWN_TO_MASTER'),
+            (member.address, 'HOST_ITS_OWN_SLAVE'),
+        ):
+            master.emergency_reset_master(call, place)
+            where.clock.advance(40)
+            assert try_login(member) == code
+            assert hosts.is_in_emergency_mode(call)
+            with pytest.raises(errors.ApiError, match=code):
+                hosts.local_assert_healthy(call)
+        master.emergency_reset_master(call, pool.address)
+        where.clock.advance(40)
+        assert not hosts.is_in_emergency_mode(call)
+        assert seen_host(pool, member) == 'enabled=True live=True'
+
     def test_started_without_its_coordinator_it_is_no_emergency(
         self,
     ) -> None:

@@ -26,6 +26,7 @@ from xenpool_driver.simulator import (
     objects,
     rbac,
     registry,
+    roles,
     rows,
     sessions,
     tasks,
@@ -39,7 +40,15 @@ __all__ = ['GateRefusal', 'Call', 'coverage', 'execute', 'REGISTERING']
 
 LOG = logging.getLogger(__name__)
 
-REGISTERING = (_event_queue, _events, _messages, objects, sessions, tasks)
+REGISTERING = (
+    _event_queue,
+    _events,
+    _messages,
+    objects,
+    roles,
+    sessions,
+    tasks,
+)
 """The engine's own messages register when these are imported."""
 
 LIST_METHODS = 'system.listMethods'

@@ -99,18 +99,26 @@ def demand(
 
 
 @functools.cache
+def granted() -> dict[str, frozenset[str]]:
+    """Return all permissions, as written in the data model, and who has
+    them."""
+    found = {}
+    for message in datamodel.load().messages.values():
+        everybody = frozenset(ROLES)
+        roles = everybody if message.roles is None else message.roles
+        found[message.wire_name] = roles
+        for key, role in _keys(message).items():
+            found[f'{message.wire_name}/key:{key}'] = _from(role)
+    return found
+
+
+@functools.cache
 def permissions(roles: tuple[str, ...]) -> tuple[str, ...]:
     """Return all that ``roles`` permit."""
     mine = set(roles)
-    found = []
-    for message in datamodel.load().messages.values():
-        if message.roles is None or message.roles & mine:
-            found.append(message.wire_name.lower())
-        for key, role in _keys(message).items():
-            permission, allowed = _key_demand(message, key, role)
-            if allowed & mine:
-                found.append(permission)
-    return tuple(found)
+    return tuple(
+        name.lower() for name, allowed in granted().items() if allowed & mine
+    )
 
 
 def told(roles: collections.abc.Collection[str]) -> str:

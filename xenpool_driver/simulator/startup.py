@@ -122,8 +122,10 @@ def can_ask(target: machine.Machine) -> bool:
     other = target.world.machine_at(role[1])
     if other is None or not target.world.reachable(target, other):
         return False
-    # One that is no coordinator, or of another pool, answers too: hello
-    # finds out.
+    # One that is no coordinator, or of another pool, answers too, and so does
+    # the member itself: hello finds out.
+    if other is target:
+        return True
     return other.is_master or other.role[1] not in ('', role[1])
 
 
