@@ -87,6 +87,7 @@ def test_first_hosts(xenpool: Run, lab: simulator.Simulation) -> None:
         ('xen01', 'pool.add_to_other_config'),
         ('xen01', 'pool.set_name_label'),
         ('xen02', 'pool.join'),
+        ('xen01', 'pool.sync_database'),
     ]
     assert _methods(told)[-1][2] == 'xen01'
 
