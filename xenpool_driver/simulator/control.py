@@ -135,8 +135,7 @@ class Strings:
         if path == ('faults',):
             return {'number': self._world.faults.add(rule_from(body))}
         if path == ('partition',):
-            one, other = (self._world.named(n) for n in body['between'])
-            self._world.cut(one, other)
+            self._world.cut(*self._between(body))
             return {}
         if len(path) == 3 and path[0] == 'hosts':
             mishap = mishaps.MISHAPS.get(path[2])
@@ -183,6 +182,15 @@ class Strings:
             ],
         }
 
+    def _between(self, body: Json) -> tuple[machine.Machine, machine.Machine]:
+        names = body.get('between') if isinstance(body, dict) else None
+        if not isinstance(names, list) or len(names) != 2:
+            raise ValueError('a partition is {"between": [HOST, HOST]}')
+        one, other = (self._world.named(name) for name in names)
+        if one is other:
+            raise ValueError(f'{one.name} cannot be cut off from itself')
+        return one, other
+
     def _clock(self) -> Json:
         clock = self._world.clock
         return {
@@ -193,6 +201,9 @@ class Strings:
 
     def _set_clock(self, body: Json) -> None:
         clock = self._world.clock
+        unknown = set(body) - {'advance', 'scale'}
+        if unknown:
+            raise ValueError(f'a clock has no {sorted(unknown)[0]!r}')
         if 'scale' in body:
             clock.set_scale(float(body['scale']))
         if 'advance' in body:
