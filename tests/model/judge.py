@@ -326,15 +326,29 @@ def brackets(site: sites.Site) -> list[str]:
     for one in site.store.list_operations(limit=10_000):
         if (one.uuid, 'pool.disable_ha') not in site.made:
             continue
-        said = 'HA is not as it was' in (one.error or '')
-        restored = said or (one.uuid, 'pool.enable_ha') in site.made
         pool = pool_of.get(one.aggregate_uuid)
-        if one.outcome and pool in off and not restored:
+        if one.outcome and pool in off and not _is_restored(site, one):
             complaints.append(
                 f'{one.kind} of {one.host} left HA off in the pool of '
                 f'{off[pool]}'
             )
     return complaints
+
+
+def _is_restored(site: sites.Site, one: store.Operation) -> bool:
+    """Say whether HA was switched on after an operation switched it off.
+
+    Of joins that overlap the last switches it on, or says that it cannot.
+    """
+    made = list(site.made)
+    later = made[made.index((one.uuid, 'pool.disable_ha')) :]
+    return any(
+        (other.uuid, 'pool.enable_ha') in later
+        or 'HA is not as it was' in (other.error or '')
+        for other in site.store.list_operations(
+            one.aggregate_uuid, limit=10_000
+        )
+    )
 
 
 def raised(request: workers.Request) -> list[str]:

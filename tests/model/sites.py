@@ -174,7 +174,7 @@ class Site:
         self._executed: dict[str, list[Executed]] = collections.defaultdict(
             list
         )
-        self.made: set[tuple[str | None, str]] = set()
+        self.made: dict[tuple[str | None, str], None] = {}
         self.promoted: list[str] = []
         self.ghosts: set[tuple[str, str]] = set()
         self._latest: dict[str, database.Database] = {}
@@ -335,7 +335,7 @@ class Site:
         tag = getattr(here, 'tag', None)
         if tag == OPERATOR:
             return
-        self.made.add((tag, call.name))
+        self.made.setdefault((tag, call.name))
         if call.name == 'pool.recover_slaves':
             self._recovered_anew(tag)
         if call.name in SWITCHES:

@@ -342,6 +342,35 @@ def test_ha_is_suspended_around_a_join_when_asked(
     assert world['xen01'].pool['ha_host_failures_to_tolerate'] == '1'
 
 
+def test_ha_is_off_until_the_last_of_joins_that_overlap_has_ended(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    row = mocked_pool.formed(world, plugin, 1)
+    spoilers.protect(world['xen01'])
+    joining = world['xen02'].api.Async.pool.join
+    join = joining.side_effect
+
+    def add_another_one(*args: str) -> object:
+        other = plugin.site.store.get_aggregate(row.uuid)
+        plugin.add_to_aggregate(None, other, 'xen03', suspend_ha=True)
+        assert not world['xen01'].pool['ha_enabled']
+        return join(*args)
+
+    joining.side_effect = add_another_one
+
+    plugin.add_to_aggregate(None, row, 'xen02', suspend_ha=True)
+
+    assert sorted(row.hosts) == ['xen01', 'xen02', 'xen03']
+    switches = [one for one in world.changes() if one.endswith('_ha')]
+    assert switches == [
+        'xen01 Async.pool.disable_ha',
+        'xen01 Async.pool.enable_ha',
+    ]
+    world['xen01'].api.Async.pool.enable_ha.assert_called_once_with(
+        ['OpaqueRef:SR-beat'], {'timeout': '60'}
+    )
+
+
 def test_the_tolerance_is_put_back_where_it_was_lost(
     world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
 ) -> None:

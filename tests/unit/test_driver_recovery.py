@@ -404,6 +404,30 @@ def test_an_undo_that_fails_is_said(
         plugin.undo_aggregate_operation(None, delete_host, caller, 'xen02')
 
 
+def test_ha_that_another_join_left_off_is_switched_on_by_the_heir(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+) -> None:
+    row = mocked_pool.formed(world, plugin, 1)
+    spoilers.protect(world['xen01'])
+    die_at(dying, 'join', after=True)
+    with pytest.raises(Died):
+        dying.add_to_aggregate(None, row, 'xen02', suspend_ha=True)
+
+    plugin.add_to_aggregate(None, row, 'xen03', suspend_ha=True)
+    assert not world['xen01'].pool['ha_enabled']  # its worker may live
+    world.clock.sleep(LEASE)
+    plugin.recover_aggregate(None, row)
+
+    assert world['xen01'].pool['ha_enabled']
+    switches = [one for one in world.changes() if one.endswith('_ha')]
+    assert switches == [
+        'xen01 Async.pool.disable_ha',
+        'xen01 Async.pool.enable_ha',
+    ]
+
+
 def test_a_pool_that_has_its_new_name_is_not_named_again(
     world: mocked_pool.World,
     plugin: driver.XenAPIPoolDriver,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 
-from xenpool_driver import exceptions, objects, operation
+from xenpool_driver import exceptions, objects, operation, store
 
 if typing.TYPE_CHECKING:
     from xenpool_driver.verbs import common
@@ -27,26 +27,82 @@ Saved = collections.abc.Mapping[str, typing.Any]
 def suspend(verb: common.PoolVerb, journal: operation.Journal) -> None:
     """Switch HA off, if it is on and the request says so.
 
+    Joins that overlap share it: the first switches it off, and whoever is
+    last switches it on again.
+
     :raises XapiError: it cannot be switched off.
     """
     if not verb.suspend_ha:
         return
     master = verb.coordinator()
     pool = master.pool()
+    if SWITCHING & set(pool.current_operations.values()):
+        pool = _at_rest(verb, journal)
     if not pool.ha_enabled:
+        saved = _saved_by_others(verb, journal)
+        if saved:
+            journal.phase('ha off', 'for another join already', ha=saved)
         return
-    journal.phase(
-        'ha off',
-        ha={
-            'sr_uuids': master.ha_heartbeat_srs(),
-            'configuration': dict(pool.ha_configuration),
-            'tolerance': pool.ha_host_failures_to_tolerate,
-        },
-    )
+    saved = {
+        'sr_uuids': master.ha_heartbeat_srs(),
+        'configuration': dict(pool.ha_configuration),
+        'tolerance': pool.ha_host_failures_to_tolerate,
+    }
+    # Another join may have begun to switch it off while that was read.
+    journal.phase('ha off', ha=_saved_by_others(verb, journal) or saved)
     verb.surely(
         journal,
-        lambda: verb.coordinator().disable_ha(),
+        lambda: _switch_off(verb, journal),
         lambda: not _at_rest(verb, journal).ha_enabled,
+    )
+
+
+def _switch_off(verb: common.PoolVerb, journal: operation.Journal) -> None:
+    """Switch HA off, or see to it that another join does.
+
+    :raises XapiError: it cannot be switched off.
+    """
+    try:
+        verb.coordinator().disable_ha()
+    except exceptions.XapiRefused as error:
+        if error.code != 'HA_DISABLE_IN_PROGRESS':
+            raise
+        if _at_rest(verb, journal).ha_enabled:
+            raise
+
+
+def _others(
+    verb: common.PoolVerb, journal: operation.Journal
+) -> list[store.Operation]:
+    """Return the other joins under way for which HA is off."""
+    return [
+        other
+        for other in verb.site.store.running_operations(verb.row.uuid)
+        if other.uuid != journal.operation.uuid and other.details.get('ha')
+    ]
+
+
+def _saved_by_others(
+    verb: common.PoolVerb, journal: operation.Journal
+) -> Saved | None:
+    """Return how HA was, if it is off for another join."""
+    for other in _others(verb, journal):
+        saved: Saved = other.details['ha']
+        return saved
+    return None
+
+
+def _is_left(verb: common.PoolVerb, journal: operation.Journal) -> bool:
+    """Say whether another join needs HA off, and will switch it on again.
+
+    Each first writes down that it needs it no more, and looks then: of two
+    that end in the same moment one at least is the last.
+    """
+    if not _others(verb, journal):
+        return False
+    journal.phase('ha', 'the last join under way switches it on', ha_left=True)
+    return any(
+        not other.details.get('ha_left') for other in _others(verb, journal)
     )
 
 
@@ -56,7 +112,7 @@ def restore(verb: common.PoolVerb, journal: operation.Journal) -> None:
     :raises XapiUnavailable: it cannot be; says how a person can.
     """
     saved = journal.details.get('ha')
-    if not saved:
+    if not saved or _is_left(verb, journal):
         return
     try:
         _restore(verb, journal, saved)
