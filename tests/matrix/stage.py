@@ -23,7 +23,7 @@ import yaml
 from tests.matrix import scenarios
 from xenpool_driver import conf as config
 from xenpool_driver import driver, pool_states, simulator, store
-from xenpool_driver.simulator import machine
+from xenpool_driver.simulator import machine, startup
 
 Machine = machine.Machine
 
@@ -275,7 +275,9 @@ def _is_quiet(target: Machine) -> bool:
     if process is None or process.fuse is not None:
         return False
     if process.role.kind == machine.SLAVE and not process.ready:
-        # A member whose master is dead waits for ever.
+        # A member whose master is dead waits for ever; one whose master does
+        # not know it restarts for ever.
         master = target.world.machine_at(process.role.address)
-        return master is None or not master.powered
+        lost = master is None or not master.powered
+        return lost or startup.is_forgotten(target)
     return process.ready or process.role.kind == machine.BROKEN

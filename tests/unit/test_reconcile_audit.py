@@ -280,6 +280,7 @@ SETTLED = {
     ('join', SEEN.JOINED): ('succeeded', True),
     ('join', SEEN.JOINING): ('failed', True),
     ('join', SEEN.NOT_JOINED): ('undone', False),
+    ('join', SEEN.UNCLAIMED): ('failed', False),
     ('join', SEEN.UNKNOWN): ('failed', True),
     ('eject', SEEN.EJECTED): ('succeeded', False),
     ('eject', SEEN.EJECTING): ('failed', True),

@@ -49,6 +49,9 @@ class Observation(enum.StrEnum):
     """The master knows the host, which is not ready yet."""
     NOT_JOINED = 'not joined'
     """The master does not know the host, which is a pool of its own."""
+    UNCLAIMED = 'a member that is not known'
+    """The host takes itself for a member; the master does not know it. XAPI
+    goes on with a join whose records do not reach the master."""
 
     EJECTED = 'ejected'
     """The master does not know the host any more."""
@@ -127,6 +130,13 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
     ),
     ('join', Observation.NOT_JOINED): Settlement(
         'undone', False, 'the host is not in the pool'
+    ),
+    ('join', Observation.UNCLAIMED): Settlement(
+        'failed',
+        False,
+        'the host takes itself for a member, but the master does not know '
+        'it: on the host, xe pool-emergency-transition-to-master; then add '
+        'it again',
     ),
     ('join', Observation.UNKNOWN): Settlement('failed', True, _BLIND),
     ('eject', Observation.EJECTED): Settlement('succeeded', False),

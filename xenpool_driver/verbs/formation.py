@@ -254,7 +254,7 @@ class Join(common.PoolVerb):
     action = 'add_to_aggregate'
     refused = exceptions.InvalidAggregateActionAdd
     goal = Observation.JOINED
-    verdicts = frozenset({Observation.NOT_JOINED})
+    verdicts = frozenset({Observation.NOT_JOINED, Observation.UNCLAIMED})
 
     def __init__(
         self,
@@ -379,7 +379,10 @@ class Join(common.PoolVerb):
 
     def _observe_outside(self) -> reconcile.Observation:
         """Say what a host that the master does not know is up to."""
-        joiner = self.site.connections.client(self.host)
+        try:
+            joiner = self.site.connections.client(self.host)
+        except exceptions.NotPoolMaster:
+            return Observation.UNCLAIMED
         if client.pending(joiner, 'pool.join', 'pool.join_force'):
             return Observation.JOINING
         return Observation.NOT_JOINED
