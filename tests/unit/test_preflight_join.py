@@ -450,6 +450,10 @@ def test_force_turns_exactly_its_rules_into_warnings() -> None:
     assert forced.failures == ()
     assert forced.first_refusal is None
     assert severities(forced, 'homogeneous') == {'warn'}
+    for check in ('homogeneous', 'cpu-vendor'):
+        (before,), (after,) = of(plain, check), of(forced, check)
+        assert '--force' in before.remedy
+        assert after.remedy and '--force' not in after.remedy
 
 
 def _drop_newer_fields(joiner: Raw, pool: Raw) -> None:

@@ -83,6 +83,10 @@ def _judged(case: cases.JoinCase) -> list[model.Finding]:
     ]
 
 
+_OR_FORCE = '; or repeat with --force'
+"""How remedies offer it; whoever did so already need not read it."""
+
+
 def _as_asked(
     finding: model.Finding, one: cases.Check, case: cases.JoinCase
 ) -> model.Finding:
@@ -98,6 +102,7 @@ def _as_asked(
             finding,
             severity=model.Severity.WARN,
             message=f"{finding.message} (skipped by force)",
+            remedy=finding.remedy.partition(_OR_FORCE)[0],
         )
     if not case.asks(one.since, one.sign):
         return dataclasses.replace(
