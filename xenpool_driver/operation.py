@@ -468,13 +468,16 @@ def _watch(
     before = None
     while True:
         journal.still_ours()
+        began = site.clock.monotonic()
         seen, doubt = _look(verb)
         now = site.clock.monotonic()
         if seen != before:
             before, since = seen, now
         settled = seen in verb.verdicts and now - since >= verb.patience
         settled |= hurry and seen != Observation.UNKNOWN
-        if seen == verb.goal or settled or now >= deadline:
+        # One look in vain may take all the time: then there is another one.
+        over = (began if seen == Observation.UNKNOWN else now) >= deadline
+        if seen == verb.goal or settled or over:
             return seen, doubt
         journal.progress(str(seen))
         site.clock.sleep(site.conf.xenpool.poll_interval)
