@@ -404,10 +404,11 @@ def _carry_out(
     seen, doubt = _watch(verb, journal, hurry=failure is not None)
     settlement = reconcile.settle(verb.kind, seen)
     if failure is not None and settlement.outcome != 'succeeded':
+        half = settlement.reason if settlement.outcome == 'failed' else ''
         settlement = dataclasses.replace(
             settlement,
             outcome=_outcome_of(verb, failure, settlement),
-            reason=str(failure),
+            reason='; '.join(filter(None, (str(failure), half))),
         )
     elif settlement.outcome != 'succeeded' and (doubt or unanswered):
         known = '; '.join(filter(None, (unanswered, doubt)))

@@ -1,12 +1,19 @@
 # Licensed under the Apache License, Version 2.0; see LICENSE.
-"""One look that is not answered in time is not the last one."""
+"""What is not answered in time, or refused for a moment, is no end."""
 
 from __future__ import annotations
 
 import pathlib
+import typing
+
+import pytest
 
 from tests.functional import lab as labs
 from tests.matrix import mischief, scenarios
+from xenpool_driver import pool_states
+from xenpool_driver.simulator import mishaps
+
+LOGIN = 'session.login_with_password'
 
 ONE = scenarios.THREE[:1]
 
@@ -23,4 +30,28 @@ def test_a_late_answer_does_not_take_all_the_time_there_is(
 
         assert saboteur.struck
         assert lab.row.hosts == []
+        labs.agree(lab)
+
+
+@pytest.mark.parametrize('code', ['OPERATION_NOT_ALLOWED', 'INTERNAL_ERROR'])
+def test_what_a_promoted_host_refuses_as_it_restarts_is_no_end(
+    tmp_path: pathlib.Path, code: str
+) -> None:
+    """It is promoted all the same, and its members want to be told."""
+    with labs.make(
+        tmp_path, members=scenarios.THREE, pool=scenarios.THREE
+    ) as lab:
+        mishaps.kill(lab.stage.machine('xen01'))
+        faults = lab.stage.simulation.faults
+
+        def watch(_: str, call: typing.Any) -> None:
+            if call.name == 'pool.emergency_transition_to_master':
+                faults.refuse(LOGIN, code, 'a test', host='xen02')
+
+        faults.witness = watch
+
+        lab.driver.recover_aggregate(None, lab.row, promote='xen02')
+
+        assert lab.truth.master == 'xen02'
+        assert lab.row.metadata[pool_states.MASTER] == 'xen02'
         labs.agree(lab)

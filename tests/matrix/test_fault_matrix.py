@@ -147,7 +147,7 @@ def untold(
     told -= {judge.HA, judge.DISABLED}
     if 'HA is not as it was' in str(error):
         told.add(judge.HA)
-    if 'afterwards: ' in str(error):
+    if 'afterwards: ' in str(error) or 'enabled' in str(error):
         told.add(judge.DISABLED)
     found = judge.unwell(where)
     return [found[check] for check in found.keys() - told]

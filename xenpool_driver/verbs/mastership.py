@@ -423,6 +423,19 @@ class Promote(Mastership):
     def _recover_members(
         self, journal: operation.Journal, master: client.Client
     ) -> None:
+        """Tell the members of their new master; if no call was made, again.
+
+        :raises XapiError: they cannot be told.
+        """
+        try:
+            self._tell_members(journal, master)
+        except exceptions.XapiUnavailable as error:
+            LOG.warning('%s; trying once more', error)
+            self._tell_members(journal, self._await_master(journal))
+
+    def _tell_members(
+        self, journal: operation.Journal, master: client.Client
+    ) -> None:
         journal.phase('recover members', recovering=True)
         client.wait(
             master.recover_slaves(),
@@ -467,7 +480,8 @@ class Promote(Mastership):
         :param patience: seconds for which it may say that it is a member;
             None: no less than it may keep silent.
         :raises NotPoolMaster: it is still a member.
-        :raises XapiUnavailable: it does not answer in time.
+        :raises XapiError: it does not let us in in time. What it refuses
+            while it restarts says nothing of what becomes of it.
         """
         clock = self.site.clock
         began = clock.monotonic()
@@ -480,7 +494,7 @@ class Promote(Mastership):
             except exceptions.NotPoolMaster:
                 if waited >= patience:
                     raise
-            except exceptions.XapiUnavailable:
+            except exceptions.XapiError:
                 if waited >= self.timeout:
                     raise
             clock.sleep(self.site.conf.xenpool.poll_interval)
