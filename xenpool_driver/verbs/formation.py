@@ -255,6 +255,7 @@ class Join(common.PoolVerb):
     refused = exceptions.InvalidAggregateActionAdd
     goal = Observation.JOINED
     verdicts = frozenset({Observation.NOT_JOINED, Observation.UNCLAIMED})
+    patience = 15.0  # the call succeeds ten seconds before the host restarts
 
     def __init__(
         self,
