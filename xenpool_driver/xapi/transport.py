@@ -380,7 +380,13 @@ class _Wire:
         _arm(self._sock, self.deadline)
 
     def readable(self) -> bool:
-        """Say whether something, or the end, has come unasked."""
+        """Say whether something, or the end, has come unasked.
+
+        A process that eventlet has patched has no ``poll``; its ``select``
+        takes descriptors above 1023, which the real one does not.
+        """
+        if not hasattr(select, 'poll'):
+            return bool(select.select([self._sock], [], [], 0)[0])
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(0))
