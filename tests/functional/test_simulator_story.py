@@ -360,6 +360,8 @@ def test_the_control_endpoint_says_what_it_does_not_know(
     for path, body in (
         ('/nowhere', None),
         ('/hosts/xen99/kill', {}),
+        ('/hosts/xen01/kill', {'password': 'x'}),
+        ('/hosts/xen01/kill', []),
         ('/faults', {'actions': [{'kind': 'explode'}]}),
         ('/faults', {'action': []}),
         ('/clock', {'advanse': 60}),

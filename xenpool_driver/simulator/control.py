@@ -13,7 +13,8 @@ Everything is JSON. The same can be done in Python: ``Simulation.clock``,
 ``GET /faults``             the rules that are armed, by number
 ``POST /faults``            arm a rule; answers ``{"number": N}``
 ``DELETE /faults``          disarm all; ``/faults/N``: one
-``POST /hosts/H/MISHAP``    one of :data:`.mishaps.MISHAPS`
+``POST /hosts/H/MISHAP``    one of :data:`.mishaps.MISHAPS`; its options in
+                            the body: ``{"password": "..."}``
 ``POST /partition``         ``{"between": [H, H]}``
 ``DELETE /partition``       let everybody reach everybody again
 ``GET /records/H``          the records that host H serves
@@ -94,6 +95,16 @@ def phase(target: machine.Machine) -> str:
     return 'ready' if process.ready else 'starting'
 
 
+def _options(body: Json) -> dict[str, Json]:
+    """Return a mishap's options.
+
+    :raises ValueError: for a body that is no object.
+    """
+    if not isinstance(body, dict):
+        raise ValueError('the options are an object')
+    return body
+
+
 class Strings:
     """What the control endpoint can do to a world."""
 
@@ -137,11 +148,11 @@ class Strings:
         if path == ('partition',):
             self._world.cut(*self._between(body))
             return {}
-        if len(path) == 3 and path[0] == 'hosts':
-            mishap = mishaps.MISHAPS.get(path[2])
-            if mishap is not None:
-                mishap(self._world.named(path[1]))
-                return self.state()
+        host_wide = len(path) == 3 and path[0] == 'hosts'
+        if host_wide and path[2] in mishaps.MISHAPS:
+            target = self._world.named(path[1])
+            mishaps.apply(path[2], target, _options(body))
+            return self.state()
         raise Unknown
 
     def delete(self, path: tuple[str, ...]) -> Json:

@@ -73,7 +73,11 @@ class GateRefusal(Exception):
 
 
 class Call:
-    """A call as the message that answers it sees it (``registry.Call``)."""
+    """A call as the message that answers it sees it (``registry.Call``).
+
+    :param opened: the record of the caller's session when the call was
+        accepted. What has begun goes on when the session ends (recorded).
+    """
 
     def __init__(
         self,
@@ -81,12 +85,14 @@ class Call:
         name: str,
         args: list[typing.Any],
         session_ref: str | None,
+        opened: database.Record | None = None,
     ) -> None:
         self.machine = machine
         self.name = name
         self.args = args
         self.session_ref = session_ref
         self.task: str | None = None
+        self._opened = opened or {}
 
     @property
     def db(self) -> database.Database:
@@ -115,12 +121,7 @@ class Call:
     @property
     def session(self) -> database.Record:
         """The record of the caller's session, empty for a local one."""
-        if self.session_ref is None or self.is_local_session:
-            return {}
-        found = self.db.find('session', self.session_ref)
-        if found is None:
-            raise errors.session_invalid(self.session_ref)
-        return found
+        return self._opened
 
     @property
     def originator(self) -> str:
@@ -376,12 +377,12 @@ def _dispatch(
         _check_session(machine, method, session)
         raise errors.ApiError('MESSAGE_REMOVED')
     args = method.coerce(params)
-    _check_session(machine, method, session)
+    opened = _check_session(machine, method, session)
     if prefix and not message.async_:
         raise errors.ApiError(
             'Fault', f'No async mode for this operation (rpc: {name})'
         )
-    call = Call(machine, method.name, args, session)
+    call = Call(machine, method.name, args, session, opened)
     if prefix:
         return _run_async(method, call, label)
     return _run(method, call, label)
@@ -403,15 +404,16 @@ def _unknown(
 
 def _check_session(
     machine: typing.Any, method: Method | None, session: str | None
-) -> None:
+) -> database.Record | None:
     """Tell whether ``session`` is good here (session_check.ml).
 
+    :returns: its record as it is now; None for a local session, and for none.
     :raises ApiError: SESSION_INVALID, HOST_IS_SLAVE, INTERNAL_ERROR.
     """
     if session is None or session in machine.local_sessions:
         if method is None or method.needs_db():
             machine.hang_db()
-        return
+        return None
     machine.hang_db()
     db: database.Database | None = machine.db
     if db is None:
@@ -424,6 +426,7 @@ def _check_session(
         _check_ordinary(db, method, member)
     if not member:
         sessions.touch(db, row, session)
+    return row.record
 
 
 def _check_ordinary(

@@ -114,11 +114,7 @@ def wipe(victim: machine.Machine, db: database.Database) -> None:
         if vm['is_control_domain'] and vm['resident_on'] == host:
             db.delete('VM', ref)
     with victim.world.lock:
-        victim.role_file = machine.Role()
-        victim.secret = victim.world.new_uuid()
-        victim.disk = None
-        victim.keep_disabled = False
-        victim.ha_armed = False
+        victim.forget_installation()
     lifecycle.light_reboot_fuse(victim, victim.world.timings.fuse)
 
 

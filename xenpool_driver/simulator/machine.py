@@ -98,7 +98,7 @@ class Machine:
 
     :param world: where it stands.
     :param name: its host name, unique in the world.
-    :param uuid: of its host record; it never changes.
+    :param uuid: of its host record; a new installation changes it.
     :param address: where it listens, in the world and on loopback.
     :param password: root's.
     :param profile: the release of its toolstack.
@@ -273,6 +273,20 @@ class Machine:
         self.password = password
         for member in self.world.members_of(self):
             member.password = password
+
+    def forget_installation(self) -> None:
+        """Forget all that lies on the disks but root's password.
+
+        The next start is a first boot.
+        """
+        self.role_file = Role()
+        self.secret = self.world.new_uuid()
+        self.disk = None
+        self.proposal = None
+        self.just_promoted = False
+        self.keep_disabled = False
+        self.ha_armed = False
+        self.http_closed = False
 
     def listens(self) -> collections.abc.Iterable[str]:
         """Return the kinds of socket that a running toolstack opens."""

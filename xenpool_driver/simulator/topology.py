@@ -13,7 +13,7 @@
           - name: xen01
             address: 127.0.0.21   # the next free one when left out
             uuid: 7ba1d1e2-...
-            password: other
+            password: other       # a member's own holds until it restarts
             version_profile: xcp-ng-8.2
             nics: 2
             cpu_vendor: AuthenticAMD
@@ -184,6 +184,8 @@ class Builder:
     ) -> None:
         for cls, fields in (raw.get('set') or {}).items():
             topology_parts.set_host_fields(db, target, cls, fields)
+        if 'password' in raw:
+            target.password = str(raw['password'])
         if raw.get('power') in (False, 'off'):
             topology_parts.switch_off(target)
 
