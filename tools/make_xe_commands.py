@@ -167,6 +167,18 @@ def table(source: pathlib.Path) -> dict[str, typing.Any]:
     }
 
 
+def lines(made: dict[str, dict[str, typing.Any]]) -> str:
+    """Return the table as JSON, a line for each command and class."""
+    parts = []
+    for part, rows in made.items():
+        told = [
+            f"{json.dumps(name)}: {json.dumps(row)}"
+            for name, row in rows.items()
+        ]
+        parts.append(f'"{part}": {{\n' + ',\n'.join(told) + '\n}')
+    return '{' + ',\n'.join(parts) + '}\n'
+
+
 def main(arguments: list[str]) -> int:
     """Make the table from the directory that the command line names."""
     if len(arguments) != 2:
@@ -174,7 +186,7 @@ def main(arguments: list[str]) -> int:
         return 2
     source, target = map(pathlib.Path, arguments)
     made = table(source)
-    target.write_text(json.dumps(made, indent=0, sort_keys=True) + '\n')
+    target.write_text(lines(made))
     print(f"{target}: {len(made['commands'])} commands")
     return 0
 
