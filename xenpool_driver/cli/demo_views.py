@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections.abc
 import contextlib
 import dataclasses
+import http.client
 import typing
 
 from xenpool_driver import pool_states
@@ -112,7 +113,7 @@ class Observer:
             at_end.callback(plain('close'))
             try:
                 plain.xenapi.login_with_password('root', self._password)
-            except (session.FAILURE, OSError):
+            except (session.FAILURE, OSError, http.client.HTTPException):
                 return None
             at_end.callback(plain.xenapi.session.logout)
             return self._read(plain.xenapi)
