@@ -104,6 +104,9 @@ POOL_FLAG = 'hypervisor_pool'
 STATE = 'operational_state'
 """Metadata key: one of :data:`STATES`."""
 
+KEY = STATE
+"""The name that Nova's ``pool_states`` gives it."""
+
 MASTER = model.MASTER_KEY
 """Metadata key: the compute host name of the pool's master."""
 

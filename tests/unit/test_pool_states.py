@@ -39,7 +39,25 @@ REFUSED = {
     'dismissed': {'add', 'remove', 'set master', 'delete', 'recover'},
 }
 
+# ``nova/virt/xenapi/pool_states.py``, release 21, word for word.
+ANCESTOR = {
+    'CREATED': 'created',
+    'CHANGING': 'changing',
+    'ACTIVE': 'active',
+    'ERROR': 'error',
+    'DISMISSED': 'dismissed',
+    'KEY': 'operational_state',
+    'POOL_FLAG': 'hypervisor_pool',
+}
+
 PAIRS = list(itertools.product(pool_states.STATES, pool_states.EVENTS))
+
+
+def test_the_ancestors_names_are_all_there() -> None:
+    found = {name: getattr(pool_states, name, None) for name in ANCESTOR}
+    assert found == ANCESTOR
+    assert pool_states.is_hv_pool({'hypervisor_pool': ''})
+    assert not pool_states.is_hv_pool({'operational_state': 'active'})
 
 
 @pytest.mark.parametrize(('state', 'event'), PAIRS)

@@ -26,7 +26,11 @@ def runner() -> types.ModuleType:
 
 
 class Run(command.Command):
-    """Run simulated hosts until SIGTERM"""
+    """Run simulated hosts until SIGTERM
+
+    Options that are not given are those of section [simulator] of the
+    configuration.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -37,4 +41,6 @@ class Run(command.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        return int(runner().run(parsed_args))
+        running = runner()
+        running.fill(parsed_args, dict(self.workbench.conf.simulator))
+        return int(running.run(parsed_args))

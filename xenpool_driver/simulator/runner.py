@@ -18,6 +18,15 @@ from xenpool_driver.simulator import profiles, records_dir, simulation
 
 OK, FAILED, USAGE = 0, 1, 2
 
+DEFAULTS: collections.abc.Mapping[str, object] = {
+    'address': '127.0.0.11',
+    'port': 8443,
+    'http_port': 8080,
+    'password': 'xenroot',
+    'time_scale': 1.0,
+}
+"""What holds for options that nobody gave."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``simulator run`` to ``parser``."""
@@ -40,13 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_places(parser)
     parser.add_argument(
         '--password',
-        default='xenroot',
         help="root's, on every host (default: xenroot)",
     )
     parser.add_argument(
         '--time-scale',
         type=_scale,
-        default=1.0,
         metavar='F',
         help='let time run F times as fast as life (default: 1)',
     )
@@ -65,20 +72,17 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where things are."""
     parser.add_argument(
         '--address',
-        default='127.0.0.11',
         help='of the first host; the others take the next ones'
         ' (default: 127.0.0.11)',
     )
     parser.add_argument(
         '--port',
         type=_port,
-        default=8443,
         help='of HTTPS, on every address (default: 8443)',
     )
     parser.add_argument(
         '--http-port',
         type=_port,
-        default=8080,
         help='of plain HTTP, on every address (default: 8080)',
     )
     parser.add_argument(
@@ -94,8 +98,23 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def fill(
+    options: argparse.Namespace,
+    values: collections.abc.Mapping[str, object] = DEFAULTS,
+) -> None:
+    """Give the options that nobody gave a value.
+
+    :param options: as parsed; those that are None are set.
+    :param values: ``{option: value}``.
+    """
+    for name, value in values.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
+    fill(options)
     allow_many_sockets()
     try:
         simulated = make(options)
