@@ -118,6 +118,20 @@ class PaperDriver(base.PoolDriver):
             ),
         )
 
+    def release_aggregate(
+        self, context: typing.Any, aggregate: model.AggregateLike
+    ) -> model.Report:
+        self._called('release_aggregate', '')
+        self._change(
+            aggregate,
+            store.Changes(
+                metadata={pool_states.STATE: pool_states.DISMISSED},
+                remove_hosts=tuple(aggregate.hosts),
+                dismiss=True,
+            ),
+        )
+        return self.reports.get('release', model.Report(aggregate.name))
+
     def adopt_aggregate(
         self,
         context: typing.Any,

@@ -152,6 +152,20 @@ class PoolDriver(abc.ABC):
         """Delete the aggregate, which has no hosts any more."""
 
     @abc.abstractmethod
+    def release_aggregate(
+        self, context: typing.Any, aggregate: model.AggregateLike
+    ) -> model.Report:
+        """Let the pool go and touch no host; the aggregate ends dismissed.
+
+        It works whatever state the pool is in, with a dead master and with
+        no pool left. The aggregate's stamp is taken off the pool where its
+        master answers. The hosts leave the aggregate. What a dead worker
+        left behind ends as *outcome unknown*.
+
+        :returns: what was done, what could not be, and how to go on.
+        """
+
+    @abc.abstractmethod
     def adopt_aggregate(
         self,
         context: typing.Any,

@@ -248,6 +248,50 @@ class XenAPIPoolDriver(base.PoolDriver):
                 verbs.Dismiss(self.site, row, ''), aggregate, context, None
             )
 
+    def release_aggregate(
+        self, context: typing.Any, aggregate: model.AggregateLike
+    ) -> model.Report:
+        row = self._load(aggregate)
+        if row is None:
+            return model.Report(str(aggregate.name))
+        if row.state == pool_states.DISMISSED:
+            return model.Report(row.name, (_DISMISSED_ALREADY,))
+        findings = self._abandon(row)
+        row = self._load(aggregate) or row
+        verb = verbs.Release(self.site, row, '')
+        self._perform(verb, aggregate, context, None)
+        if not isinstance(aggregate, store.Aggregate):
+            _empty(aggregate)
+        return model.Report(row.name, (*findings, *verb.findings))
+
+    def _abandon(self, row: store.Aggregate) -> list[model.Finding]:
+        """End what dead workers left behind, without a look at XAPI.
+
+        :raises InvalidAggregateActionDelete: another worker is alive.
+        """
+        verb = verbs.Release(self.site, row, '')
+        running = self.site.store.running_operations(row.uuid)
+        expired = self.site.store.expired_operations(row.uuid)
+        dead = {each.uuid for each in expired}
+        operation.refuse_company(
+            verb, row, [each for each in running if each.uuid not in dead]
+        )
+        findings = []
+        for interrupted in expired:
+            operation.abandon(self.site, interrupted)
+            story = f"{interrupted.kind} of {interrupted.host or 'the pool'}"
+            findings.append(
+                model.Finding(
+                    'interrupted-operation',
+                    model.Severity.WARN,
+                    f"{story} was left by a dead worker in phase "
+                    f"{interrupted.phase}; its outcome is unknown",
+                    f"xenpool operation show {interrupted.uuid}",
+                )
+            )
+            findings += verbs.left_behind(interrupted)
+        return findings
+
     def adopt_aggregate(
         self,
         context: typing.Any,
@@ -309,7 +353,7 @@ class XenAPIPoolDriver(base.PoolDriver):
             return model.Report(str(aggregate.name))
         report = verbs.audit(self.site, row, fix)
         if fix:
-            self._mirror(aggregate, self._load(aggregate) or row, '')
+            self._mirror(aggregate, self._load(aggregate) or row)
         return report
 
     def recover_aggregate(
@@ -332,7 +376,7 @@ class XenAPIPoolDriver(base.PoolDriver):
             verb = verbs.Promote(self.site, row, promote)
             self._perform(verb, aggregate, context, None)
             findings += verb.findings
-        self._mirror(aggregate, self._load(aggregate) or row, '')
+        self._mirror(aggregate, self._load(aggregate) or row)
         return model.Report(row.name, tuple(findings))
 
     def _load(self, aggregate: model.AggregateLike) -> store.Aggregate | None:
@@ -381,11 +425,11 @@ class XenAPIPoolDriver(base.PoolDriver):
         except Exception:
             row = self.site.store.get_aggregate(verb.row.uuid, dismissed=True)
             try:
-                self._mirror(aggregate, row, verb.host)
+                self._mirror(aggregate, row, verb.host, *verb.row.hosts)
             except exceptions.AggregateError as error:
                 LOG.error('%s', error)
             raise
-        self._mirror(aggregate, row, verb.host)
+        self._mirror(aggregate, row, verb.host, *verb.row.hosts)
         return row
 
     def _settle(
@@ -414,13 +458,17 @@ class XenAPIPoolDriver(base.PoolDriver):
         return [finding, *verb.findings]
 
     def _mirror(
-        self, aggregate: model.AggregateLike, row: store.Aggregate, host: str
+        self,
+        aggregate: model.AggregateLike,
+        row: store.Aggregate,
+        *hosts: str,
     ) -> None:
         """Bring the caller's copy up to date with the store.
 
         A foreign copy may be stale, so every key of ours is written, and the
-        concerned host's key even when it is gone (None deletes it).
+        concerned hosts' keys even when they are gone (None deletes one).
 
+        :param hosts: whom the request concerned.
         :raises AggregateError: the caller's copy cannot be written.
         """
         if isinstance(aggregate, store.Aggregate):
@@ -432,9 +480,8 @@ class XenAPIPoolDriver(base.PoolDriver):
             pool_states.POOL_UUID,
             pool_states.FAILED_REQUESTS,
             *row.hosts,
+            *filter(None, hosts),
         }
-        if host:
-            keys.add(host)
         try:
             aggregate.update_metadata(
                 {key: row.metadata.get(key) for key in sorted(keys)}
@@ -474,6 +521,28 @@ class XenAPIPoolDriver(base.PoolDriver):
             {'host': host, 'host_uuid': uuid, 'compute_vm_uuid': guest},
         )
         return True
+
+
+_DISMISSED_ALREADY = model.Finding(
+    'released', model.Severity.PASS, 'the aggregate is dismissed already'
+)
+
+
+def _empty(aggregate: model.AggregateLike) -> None:
+    """Take every host out of a foreign service's aggregate.
+
+    :raises AggregateError: that cannot be written.
+    """
+    delete = getattr(aggregate, 'delete_host', None)
+    if delete is None:
+        return
+    for host in list(aggregate.hosts):
+        try:
+            delete(host)
+        except Exception as error:  # whatever a foreign service raises
+            raise exceptions.AggregateError(
+                aggregate.name, f"delete_host {host}", str(error)
+            ) from error
 
 
 def _refuse_names(hosts: collections.abc.Iterable[str]) -> None:

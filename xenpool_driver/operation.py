@@ -281,15 +281,11 @@ def admit(
     """
     reason = pool_states.refusal(row.state, verb.request)
     if reason:
-        raise verb.refused(row.name, reason)
-    for other in running:
-        if verb.kind == other.kind == 'join' and verb.host != other.host:
-            continue
+        way_out = pool_states.way_out(row.state, verb.request, row.name)
         raise verb.refused(
-            row.name,
-            f"{other.kind} of {other.host or 'the pool'} in progress "
-            f"(operation {other.uuid})",
+            row.name, '; '.join(filter(None, (reason, way_out)))
         )
+    refuse_company(verb, row, running)
     changes = verb.begin_changes(row)
     if verb.basis(row) != verb.basis(verb.row):
         raise verb.refused(
@@ -298,6 +294,28 @@ def admit(
             'repeat the request',
         )
     return changes
+
+
+def refuse_company(
+    verb: Verb,
+    row: store.Aggregate,
+    running: collections.abc.Iterable[store.Operation],
+) -> None:
+    """Refuse the request while another one excludes it.
+
+    :param verb: the request.
+    :param row: the aggregate as it is now.
+    :param running: its operations that have not ended.
+    :raises InvalidAggregateAction: it is refused.
+    """
+    for other in running:
+        if verb.kind == other.kind == 'join' and verb.host != other.host:
+            continue
+        raise verb.refused(
+            row.name,
+            f"{other.kind} of {other.host or 'the pool'} in progress "
+            f"(operation {other.uuid})",
+        )
 
 
 def perform(
@@ -369,6 +387,31 @@ def resume(
         journal = Journal(site, operation, keeper, progress)
         journal.phase('recovering', f"after {operation.phase}")
         return _carry_out(verb, journal, verb.go_on)
+
+
+def abandon(site: Site, operation: store.Operation) -> store.Aggregate:
+    """Take over an operation whose worker has died, and end it unseen.
+
+    Nobody looks at XAPI: what the dead worker asked for may be done, or not.
+    For an aggregate that lets its pool go it does not matter.
+
+    :param operation: the operation; its lease has run out.
+    :returns: the aggregate as it is afterwards.
+    :raises LeaseLost: its worker lives, or another one was quicker.
+    """
+    conf = site.conf.xenpool
+    operation = site.store.take_over(
+        operation.uuid, site.owner, conf.lease_duration
+    )
+    return site.store.finish(
+        operation,
+        'unknown',
+        f"outcome unknown: its worker died in phase {operation.phase}, and "
+        f"the aggregate was released before anybody looked",
+        lambda row: store.Changes(
+            metadata=lifecycle_step(row, False, conf.failure_threshold)
+        ),
+    )
 
 
 def lease(site: Site, operation: store.Operation) -> store.LeaseKeeper:
@@ -502,7 +545,7 @@ def _finish(
 
     def changes(row: store.Aggregate) -> store.Changes:
         own = verb.end_changes(row, settlement)
-        if settlement.outcome == 'refused':
+        if settlement.outcome == 'refused' or own.dismiss:
             return own
         steps = lifecycle_step(row, succeeded, threshold)
         return dataclasses.replace(own, metadata={**own.metadata, **steps})
@@ -525,9 +568,29 @@ def _finish(
             settlement.reason,
         )
         raise exceptions.AggregateError(
-            row.name, f"{verb.action} {verb.host}", settlement.reason
+            row.name,
+            f"{verb.action} {verb.host}".strip(),
+            '; '.join((settlement.reason, *counted(row, threshold))),
         )
     return row
+
+
+def counted(row: store.Aggregate, threshold: int) -> tuple[str, ...]:
+    """Return what a failure means for the aggregate, in words.
+
+    :param row: the aggregate as the failure has left it.
+    :param threshold: failed requests in a row that make an error.
+    """
+    if row.state == pool_states.ERROR:
+        way_out = pool_states.way_out(row.state, pool_states.ADD, row.name)
+        return (
+            f"the aggregate is in error; the way out, which touches no "
+            f"host: {way_out}",
+        )
+    failed = row.metadata.get(pool_states.FAILED_REQUESTS)
+    if not failed:
+        return ()
+    return (f"failed request {failed} of {threshold} in a row",)
 
 
 def lifecycle_step(

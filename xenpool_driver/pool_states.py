@@ -12,6 +12,7 @@ that aggregates written by either are read by both.
 from __future__ import annotations
 
 import collections.abc
+import shlex
 
 from xenpool_driver import exceptions, model
 
@@ -25,7 +26,7 @@ ACTIVE = 'active'
 """The pool is up and running."""
 
 ERROR = 'error'
-"""Anything else. Irreversible: empty the aggregate, then delete it."""
+"""Anything else. Irreversible: release the aggregate, then adopt its pool."""
 
 DISMISSED = 'dismissed'
 """No hosts, and deleted."""
@@ -40,6 +41,7 @@ REQUEST_SUCCEEDED = 'request succeeded'
 REQUEST_FAILED = 'request failed'
 FAILED_TOO_OFTEN = 'request failed, threshold reached'
 DELETED = 'deleted, no hosts left'
+RELEASED = 'released, no host is touched'
 
 EVENTS = (
     FIRST_ADD_ACCEPTED,
@@ -49,6 +51,7 @@ EVENTS = (
     REQUEST_FAILED,
     FAILED_TOO_OFTEN,
     DELETED,
+    RELEASED,
 )
 """Everything that can happen to an aggregate."""
 
@@ -62,6 +65,8 @@ TRANSITIONS: collections.abc.Mapping[tuple[str, str], str] = {
     (ACTIVE, FAILED_TOO_OFTEN): ERROR,
     (ACTIVE, DELETED): DISMISSED,
     (ERROR, DELETED): DISMISSED,
+    (ACTIVE, RELEASED): DISMISSED,
+    (ERROR, RELEASED): DISMISSED,
 }
 """(state, event) -> state. A pair that is not here cannot happen."""
 
@@ -71,8 +76,9 @@ SET_MASTER = 'set master'
 DELETE = 'delete'
 
 RECOVER = 'recover'
+RELEASE = 'release'
 
-REQUESTS = (ADD, REMOVE, SET_MASTER, DELETE, RECOVER)
+REQUESTS = (ADD, REMOVE, SET_MASTER, DELETE, RECOVER, RELEASE)
 """What a user can ask of an aggregate."""
 
 _SETTING_UP = 'setup in progress'
@@ -83,11 +89,13 @@ REFUSALS: collections.abc.Mapping[tuple[str, str], str] = {
     (CREATED, REMOVE): 'no hosts to remove',
     (CREATED, SET_MASTER): 'no master to change',
     (CREATED, RECOVER): 'no hosts to recover',
+    (CREATED, RELEASE): 'no pool to release',
     (CHANGING, ADD): _SETTING_UP,
     (CHANGING, REMOVE): _SETTING_UP,
     (CHANGING, SET_MASTER): _SETTING_UP,
     (CHANGING, DELETE): _SETTING_UP,
     (CHANGING, RECOVER): _SETTING_UP,
+    (CHANGING, RELEASE): _SETTING_UP,
     (ERROR, ADD): _IN_ERROR,
     (ERROR, SET_MASTER): _IN_ERROR,
     (DISMISSED, ADD): _GONE,
@@ -95,6 +103,7 @@ REFUSALS: collections.abc.Mapping[tuple[str, str], str] = {
     (DISMISSED, SET_MASTER): _GONE,
     (DISMISSED, DELETE): _GONE,
     (DISMISSED, RECOVER): _GONE,
+    (DISMISSED, RELEASE): _GONE,
 }
 """(state, request) -> why it is refused. A pair that is not here may go on."""
 
@@ -194,6 +203,27 @@ def refusal(state: str, request: str) -> str | None:
     if state not in STATES or request not in REQUESTS:
         raise KeyError((state, request))
     return REFUSALS.get((state, request))
+
+
+def way_out(state: str, request: str, name: str) -> str:
+    """Return the command to go on with when ``request`` is refused.
+
+    :param state: the aggregate's state.
+    :param request: what the state refuses.
+    :param name: the aggregate's name.
+    :returns: a command as it is typed; '' where there is none, or nothing
+        is refused.
+    """
+    if not refusal(state, request):
+        return ''
+    word = shlex.quote(name)
+    if state == ERROR:
+        return f"xenpool aggregate release {word}"
+    if (state, request) == (CREATED, RELEASE):
+        return f"xenpool aggregate delete {word}"
+    if state == CHANGING:
+        return f"xenpool aggregate recover {word}"
+    return ''
 
 
 def failure_event(failed_before: int, threshold: int) -> str:

@@ -286,6 +286,13 @@ _ALL = (
         master='xen02',
     ),
     Scenario(
+        'release',
+        lambda worker, row: worker.release_aggregate(None, row),
+        members=TWO,
+        pool=TWO,
+        end=pool_states.DISMISSED,
+    ),
+    Scenario(
         'dismiss',
         lambda worker, row: worker.dismiss_aggregate(None, row),
         free=('xen01',),

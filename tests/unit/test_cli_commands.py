@@ -462,6 +462,31 @@ def test_recover_can_promote(
     assert driver.calls[-1][2] == {'promote': 'xen02'}
 
 
+def test_release_lets_go_and_can_be_repeated(
+    xenpool: Run, driver: paper_driver.PaperDriver
+) -> None:
+    _pool(xenpool)
+    driver.reports['release'] = model.Report(
+        'prod',
+        (
+            model.Finding(
+                'released',
+                model.Severity.WARN,
+                'the pool keeps the stamp',
+                'xenpool aggregate adopt prod --from xen01',
+            ),
+        ),
+    )
+
+    released = xenpool('aggregate', 'release', 'prod')
+
+    assert released.status == 0
+    assert 'xenpool aggregate adopt prod --from xen01' in released.out
+    assert json.loads(xenpool('aggregate', 'list', '-f', 'json').out) == []
+    driver.trouble['release_aggregate'] = exceptions.XenpoolError('asked')
+    assert xenpool('aggregate', 'release', 'prod').err == 'xenpool: asked\n'
+
+
 def test_host_list_joins_configuration_and_aggregates(xenpool: Run) -> None:
     _pool(xenpool)
 

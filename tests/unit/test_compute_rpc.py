@@ -147,7 +147,12 @@ def test_reports_come_back_whole(stage: Stage, hosts: list[str]) -> None:
     report = typing.cast(exceptions.InvalidAggregateAction, refusal).report
     assert report is not None
     stage.driver.reports.update(
-        {hosts[0]: report, 'audit': report, 'recover': report}
+        {
+            hosts[0]: report,
+            'audit': report,
+            'recover': report,
+            'release': report,
+        }
     )
     prod = stage.api.create('prod')
 
@@ -155,6 +160,7 @@ def test_reports_come_back_whole(stage: Stage, hosts: list[str]) -> None:
     assert stage.remote.check_removal(context(), prod, hosts[0]) == report
     assert stage.api.audit(context(), 'prod') == report
     assert stage.api.recover(context(), 'prod') == report
+    assert stage.api.release(context(), 'prod') == report
 
 
 def test_a_bug_in_a_service_is_told_in_one_line(

@@ -26,17 +26,35 @@ LIFE = {
         'request failed': 'active',
         'request failed, threshold reached': 'error',
         'deleted, no hosts left': 'dismissed',
+        'released, no host is touched': 'dismissed',
     },
-    'error': {'deleted, no hosts left': 'dismissed'},
+    'error': {
+        'deleted, no hosts left': 'dismissed',
+        'released, no host is touched': 'dismissed',
+    },
     'dismissed': {},
 }
 
 REFUSED = {
-    'created': {'remove', 'set master', 'recover'},
-    'changing': {'add', 'remove', 'set master', 'delete', 'recover'},
+    'created': {'remove', 'set master', 'recover', 'release'},
+    'changing': {
+        'add',
+        'remove',
+        'set master',
+        'delete',
+        'recover',
+        'release',
+    },
     'active': set(),
     'error': {'add', 'set master'},
-    'dismissed': {'add', 'remove', 'set master', 'delete', 'recover'},
+    'dismissed': {
+        'add',
+        'remove',
+        'set master',
+        'delete',
+        'recover',
+        'release',
+    },
 }
 
 # ``nova/virt/xenapi/pool_states.py``, release 21, word for word.
@@ -125,6 +143,19 @@ def test_refusals_say_why() -> None:
     assert pool_states.refusal('error', 'add') == 'aggregate in error'
     assert pool_states.refusal('dismissed', 'add') == 'aggregate deleted'
     assert pool_states.refusal('created', 'remove') == 'no hosts to remove'
+
+
+def test_a_refusal_names_the_next_command() -> None:
+    assert pool_states.way_out('error', 'add', 'my rack') == (
+        "xenpool aggregate release 'my rack'"
+    )
+    assert pool_states.way_out('created', 'release', 'web') == (
+        'xenpool aggregate delete web'
+    )
+    assert pool_states.way_out('changing', 'add', 'web') == (
+        'xenpool aggregate recover web'
+    )
+    assert pool_states.way_out('active', 'add', 'web') == ''
 
 
 @pytest.mark.parametrize(

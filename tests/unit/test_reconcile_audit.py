@@ -295,6 +295,8 @@ SETTLED = {
     ('clear', SEEN.UNKNOWN): ('failed', True),
     ('dismiss', SEEN.DISMISSED): ('succeeded', None),
     ('dismiss', SEEN.UNKNOWN): ('failed', None),
+    ('release', SEEN.RELEASED): ('succeeded', None),
+    ('release', SEEN.UNKNOWN): ('failed', None),
     ('rename', SEEN.RENAMED): ('succeeded', None),
     ('rename', SEEN.NOT_RENAMED): ('failed', None),
     ('rename', SEEN.UNKNOWN): ('failed', None),

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see LICENSE.
-"""``xenpool aggregate check|audit|recover`` and ``preflight join``."""
+"""``xenpool aggregate check|audit|recover|release`` and ``preflight join``."""
 
 from __future__ import annotations
 
@@ -167,6 +167,24 @@ class Recover(_Reports):
     def take_action(self, parsed_args: argparse.Namespace) -> command.Rows:
         report = self.workbench.api(parsed_args.remote).recover(
             self.workbench.context, parsed_args.aggregate, parsed_args.promote
+        )
+        return _AUDIT_COLUMNS, typing.cast(typing.Any, [report])
+
+
+class Release(_Reports):
+    """Let a pool go, whatever state it is in; no host is touched"""
+
+    when_failed = status.FAILED
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        aggregate.add_aggregate(parser)
+        command.add_remote(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Rows:
+        report = self.workbench.api(parsed_args.remote).release(
+            self.workbench.context, parsed_args.aggregate
         )
         return _AUDIT_COLUMNS, typing.cast(typing.Any, [report])
 

@@ -31,6 +31,7 @@ COMMANDS = {
     'aggregate check': 'checks:Check',
     'aggregate audit': 'checks:Audit',
     'aggregate recover': 'checks:Recover',
+    'aggregate release': 'checks:Release',
     'preflight join': 'checks:PreflightJoin',
     'operation list': 'operations:List',
     'operation show': 'operations:Show',

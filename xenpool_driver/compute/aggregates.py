@@ -83,6 +83,11 @@ class Compute(typing.Protocol):
     ) -> None:
         """Delete the aggregate."""
 
+    def release_aggregate(
+        self, context: typing.Any, aggregate: model.AggregateLike
+    ) -> model.Report:
+        """Let the pool go."""
+
     def adopt_aggregate(
         self,
         context: typing.Any,
@@ -237,6 +242,14 @@ class AggregateAPI:
     def delete(self, context: typing.Any, ident: str) -> None:
         """Dismiss an aggregate that has no hosts."""
         self._compute.dismiss_aggregate(context, self.get(ident))
+
+    def release(self, context: typing.Any, ident: str) -> model.Report:
+        """Let the pool of an aggregate go; no host is touched.
+
+        :param ident: one that is dismissed already is found, too.
+        """
+        aggregate = self._store.get_aggregate(ident, dismissed=True)
+        return self._compute.release_aggregate(context, aggregate)
 
     def add_hosts(
         self,

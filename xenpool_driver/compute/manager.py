@@ -113,6 +113,14 @@ class ComputeManager:
         """Delete the aggregate, which has no hosts any more."""
         self._any_driver(aggregate).dismiss_aggregate(context, aggregate)
 
+    def release_aggregate(
+        self, context: typing.Any, aggregate: model.AggregateLike
+    ) -> model.Report:
+        """Let the aggregate's pool go; no host is touched."""
+        return self._any_driver(aggregate).release_aggregate(
+            context, aggregate
+        )
+
     def adopt_aggregate(
         self,
         context: typing.Any,

@@ -117,6 +117,14 @@ class ComputeAPI:
         """Delete the aggregate; served by any service."""
         self._call(context, None, 'dismiss_aggregate', aggregate)
 
+    def release_aggregate(
+        self, context: typing.Any, aggregate: model.AggregateLike
+    ) -> model.Report:
+        """Let the pool go; served by any service: a host may be dead."""
+        return failures.unpack_report(
+            self._call(context, None, 'release_aggregate', aggregate)
+        )
+
     def adopt_aggregate(
         self,
         context: typing.Any,

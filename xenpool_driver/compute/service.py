@@ -122,6 +122,14 @@ class Endpoint:
             self._compute.dismiss_aggregate, context, aggregate
         )
 
+    def release_aggregate(
+        self, context: typing.Any, aggregate: Packed
+    ) -> Packed:
+        """Let a pool go; see the manager."""
+        return self._answer(
+            self._compute.release_aggregate, context, aggregate
+        )
+
     def adopt_aggregate(
         self, context: typing.Any, aggregate: Packed, host: str
     ) -> Packed:
@@ -192,7 +200,9 @@ class Endpoint:
     ) -> Packed:
         """Run a request and return its result or its failure."""
         try:
-            row = self._database.get_aggregate(aggregate['uuid'])
+            row = self._database.get_aggregate(
+                aggregate['uuid'], dismissed=True
+            )
             result = method(context, row, *arguments, **options)
         except exceptions.XenpoolError as error:
             LOG.warning('%s', error)

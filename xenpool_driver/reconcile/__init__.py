@@ -69,6 +69,8 @@ class Observation(enum.StrEnum):
 
     DISMISSED = 'dismissed'
     """The aggregate is deleted; XAPI is not concerned."""
+    RELEASED = 'released'
+    """The pool is let go, whatever it shows."""
 
     MOVED = 'moved'
     """Every member names the new master, and is enabled."""
@@ -165,6 +167,8 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
     ('clear', Observation.UNKNOWN): Settlement('failed', True, _BLIND),
     ('dismiss', Observation.DISMISSED): _SUCCEEDED,
     ('dismiss', Observation.UNKNOWN): Settlement('failed', None, _BLIND),
+    ('release', Observation.RELEASED): _SUCCEEDED,
+    ('release', Observation.UNKNOWN): Settlement('failed', None, _BLIND),
     ('rename', Observation.RENAMED): _SUCCEEDED,
     ('rename', Observation.NOT_RENAMED): Settlement(
         'failed', None, 'the aggregate is renamed, the pool is not'

@@ -2,9 +2,9 @@
 """The verbs: what is special about each kind of request.
 
 ``common`` what they share; ``formation`` set up, adopt, join; ``leaving``
-eject, forget, clear, dismiss; ``mastership`` set master and promote;
-``naming`` rename; ``judging`` checks
-before a join; ``inspection`` other checks, audit.
+eject, forget, clear, dismiss; ``releasing`` release; ``mastership`` set
+master and promote; ``naming`` rename; ``judging`` checks before a join;
+``inspection`` other checks, audit.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from xenpool_driver.verbs import (
     leaving,
     mastership,
     naming,
+    releasing,
 )
 
 Adopt = formation.Adopt
@@ -31,6 +32,7 @@ Dismiss = leaving.Dismiss
 Eject = leaving.Eject
 Forget = leaving.Forget
 HandOver = mastership.HandOver
+Release = releasing.Release
 Rename = naming.Rename
 Promote = mastership.Promote
 SetMaster = mastership.SetMaster
@@ -39,6 +41,7 @@ check_hosts = judging.check_hosts
 check_remove = inspection.check_remove
 correct_master = inspection.correct_master
 find_master = common.find_master
+left_behind = releasing.left_behind
 is_last = common.is_last
 is_master = common.is_master
 
@@ -51,6 +54,7 @@ __all__ = [
     'HandOver',
     'Join',
     'Promote',
+    'Release',
     'Rename',
     'SetMaster',
     'SetUp',
@@ -62,6 +66,7 @@ __all__ = [
     'for_operation',
     'is_last',
     'is_master',
+    'left_behind',
 ]
 
 _KINDS: dict[str, type[operation.Verb]] = {
@@ -77,6 +82,7 @@ _KINDS: dict[str, type[operation.Verb]] = {
         Promote,
         Rename,
         Dismiss,
+        Release,
     )
 }
 

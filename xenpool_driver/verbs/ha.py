@@ -119,7 +119,7 @@ def restore(verb: common.PoolVerb, journal: operation.Journal) -> None:
     except exceptions.XapiError as error:
         raise exceptions.XapiUnavailable(
             f"HA is not as it was ({error}); when that is cured: "
-            f"{_by_hand(saved)}"
+            f"{by_hand(saved)}"
         ) from error
 
 
@@ -179,7 +179,7 @@ def _at_rest(
         clock.sleep(verb.site.conf.xenpool.poll_interval)
 
 
-def _by_hand(saved: Saved) -> str:
+def by_hand(saved: Saved) -> str:
     """Return what a person types to put HA back."""
     words = [
         f"heartbeat-sr-uuids={','.join(saved['sr_uuids'])}",

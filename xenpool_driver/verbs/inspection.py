@@ -65,11 +65,12 @@ def audit(
 
     :param fix: settle what touches only our own metadata.
     """
+    stuck = _in_error(row)
     try:
         pool = _pool_of(site, row).snapshot(*snapshot.AUDIT_CLASSES)
     except exceptions.XapiError as error:
         if not row.hosts:
-            return model.Report(row.name)
+            return model.Report(row.name, stuck)
         finding = model.Finding(
             'master-reachable',
             model.Severity.FAIL,
@@ -77,7 +78,7 @@ def audit(
             f"if the master is dead for good: xenpool aggregate recover "
             f"{row.name} --promote HOST",
         )
-        return model.Report(row.name, (finding,))
+        return model.Report(row.name, (*stuck, finding))
     fixed = []
     if fix:
         needed = reconcile.find_fixes(
@@ -92,7 +93,22 @@ def audit(
         now=site.clock.time(),
         joining=judging.joining(site, row),
     )
-    return model.Report(row.name, (*fixed, *findings))
+    return model.Report(row.name, (*stuck, *fixed, *findings))
+
+
+def _in_error(row: store.Aggregate) -> tuple[model.Finding, ...]:
+    """Return that the aggregate is in error, and the way out."""
+    if row.state != pool_states.ERROR:
+        return ()
+    return (
+        model.Finding(
+            'lifecycle',
+            model.Severity.FAIL,
+            'the aggregate is in error: hosts cannot be added and the master '
+            'cannot be changed any more',
+            pool_states.way_out(row.state, pool_states.ADD, row.name),
+        ),
+    )
 
 
 def _pool_of(site: operation.Site, row: store.Aggregate) -> client.Client:
