@@ -191,7 +191,7 @@ def _take(
     url: str, barrier: typing.Any, uuids: list[str], owner: str
 ) -> list[str]:
     went = []
-    with store.Store(url, clock=store_kit.Clock(1e9)) as database:
+    with store.Store(url, lease_clock=store_kit.Clock(1e9)) as database:
         for uuid in uuids:
             barrier.wait(store_kit.PATIENCE)
             went.append(store_kit.outcome(database.take_over, uuid, owner, 60))
@@ -199,7 +199,7 @@ def _take(
 
 
 def test_one_of_two_takes_a_dead_operation_over(url: str) -> None:
-    with store.Store(url, clock=store_kit.Clock(0.0)) as database:
+    with store.Store(url, lease_clock=store_kit.Clock(0.0)) as database:
         row = database.create_aggregate('pool-a')
         uuids = [store_kit.begin(database, row).uuid for _ in range(20)]
         barrier = store_kit.CHILDREN.Barrier(2)
@@ -281,7 +281,7 @@ def test_killed_in_the_middle_leaves_nothing_half_written(
 
 def _vanish(url: str, uuid: str) -> None:
     """Begin, announce a phase, and be killed."""
-    with store.Store(url, clock=store_kit.Clock(100.0)) as database:
+    with store.Store(url, lease_clock=store_kit.Clock(100.0)) as database:
         row = database.get_aggregate(uuid)
         operation = store_kit.begin(
             database,
@@ -294,7 +294,7 @@ def _vanish(url: str, uuid: str) -> None:
 
 def test_operation_of_a_killed_worker_is_settled_by_the_next(url: str) -> None:
     clock = store_kit.Clock(159.0)
-    with store.Store(url, clock=clock) as database:
+    with store.Store(url, lease_clock=clock) as database:
         row = database.create_aggregate('pool-a', POOL)
         store_kit.run(_vanish, (url, row.uuid))
         assert database.expired_operations() == []

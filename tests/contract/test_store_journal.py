@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections.abc
+import time
 
 import pytest
 
@@ -27,7 +28,7 @@ def database(
 ) -> collections.abc.Iterator[store.Store]:
     """An empty store on each database in turn."""
     store.migrate(database_url)
-    with store.Store(database_url, clock=clock) as opened:
+    with store.Store(database_url, clock=clock, lease_clock=clock) as opened:
         yield opened
 
 
@@ -440,3 +441,66 @@ class TestLook:
 
     def test_story_of_nothing(self, database: store.Store) -> None:
         assert database.phases('gone') == []
+
+
+DAY = 86_400.0
+
+
+class TestLeaseClock:
+    @pytest.mark.parametrize('kind', ['postgresql', 'mysql'])
+    @pytest.mark.parametrize('ahead', [DAY, -DAY])
+    def test_a_worker_whose_clock_is_wrong_holds_no_longer(
+        self, kind: str, ahead: float, request: pytest.FixtureRequest
+    ) -> None:
+        url: str = request.getfixturevalue(f"{kind}_url")
+        store.migrate(url)
+        wrong = store_kit.Clock(time.time() + ahead)
+        with (
+            store.Store(url, clock=wrong) as worker,
+            store.Store(url) as other,
+        ):
+            row = worker.create_aggregate('pool-a', POOL)
+
+            def held(operation: store.Operation) -> None:
+                left = operation.lease_expires - other.lease_time()
+                assert 50 < left <= 60
+
+            operation = store_kit.begin(worker, row)
+            held(operation)
+            held(worker.phase(operation, 'join'))
+            held(worker.renew(operation, 60))
+            assert worker.expired_operations() == []
+            with pytest.raises(exceptions.LeaseLost, match='is held by'):
+                worker.take_over(operation.uuid, 'worker-2', 60)
+            held(worker.take_over(operation.uuid, 'w', 60, force=True))
+            taken = other.get_operation(operation.uuid)
+            other.renew(taken, 0.0)
+            assert worker.expired_operations() == [
+                other.get_operation(operation.uuid)
+            ]
+            held(worker.take_over(operation.uuid, 'worker-3', 60))
+            (first, *_) = other.phases(operation.uuid)
+            assert abs(first.at - other.lease_time()) < DAY / 2
+
+    def test_a_clock_that_is_set_back_blocks_for_one_lease_at_most(
+        self,
+        database: store.Store,
+        row: store.Aggregate,
+        clock: store_kit.Clock,
+    ) -> None:
+        operation = store_kit.begin(database, row)
+        clock.now -= DAY
+        assert database.expired_operations() == []
+        seen = database.get_operation(operation.uuid)
+        assert seen.lease_expires == clock.now + 60
+        assert (seen.epoch, seen.owner) == (1, 'worker-1')
+        clock.now += 59
+        assert database.expired_operations() == []
+        # Its worker lives after all.
+        database.renew(operation, 60)
+        clock.now += 59
+        assert database.expired_operations() == []
+        clock.now += 1
+        assert len(database.expired_operations(row.uuid)) == 1
+        taken = database.take_over(operation.uuid, 'worker-2', 60)
+        database.finish(taken, 'failed', 'the worker died')

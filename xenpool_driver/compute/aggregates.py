@@ -459,7 +459,7 @@ class AggregateAPI:
         """
         while True:
             found = self._operation_of(context, aggregate, host)
-            if found is None or found.expired(self._clock.time()):
+            if found is None or found.expired(self._store.lease_time()):
                 raise lost
             if not found.running:
                 break

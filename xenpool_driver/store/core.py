@@ -30,6 +30,9 @@ Admit = collections.abc.Callable[
 Begun = tuple[records.Operation, records.Aggregate]
 Settle = collections.abc.Callable[[records.Aggregate], records.Changes]
 
+ROUNDING = 1.0
+"""Seconds by which two looks at one clock may seem to go back."""
+
 
 class Store(shelf.Shelf):
     """Aggregates and the journal of operations, in one database.
@@ -38,8 +41,11 @@ class Store(shelf.Shelf):
 
     :param url: an SQLAlchemy URL; None means the default SQLite file.
     :param busy_timeout: seconds to wait for a lock of another worker.
-    :param clock: tells the time of leases and of everything recorded. The
-        workers' clocks should agree to within a small part of a lease.
+    :param clock: tells the time of what is recorded of aggregates. For an
+        SQLite file it is also the database's clock.
+    :param lease_clock: tells the time of the journal, leases included; None:
+        the database's own clock. A worker's clock never does: one that is a
+        day ahead would hold an aggregate for a day.
     :raises ConfigurationError: the URL makes no sense.
     :raises StoreError: the database cannot be used.
     :raises DatabaseVersionMismatch: its schema is not the code's.
@@ -50,8 +56,11 @@ class Store(shelf.Shelf):
         url: str | None = None,
         busy_timeout: float = 30.0,
         clock: clocks.Clock = clocks.SYSTEM,
+        lease_clock: clocks.Clock | None = None,
     ) -> None:
-        database = engine.Database(location.parse(url), busy_timeout, clock)
+        database = engine.Database(
+            location.parse(url), busy_timeout, clock, lease_clock
+        )
         try:
             migration.ensure(database)
         except BaseException:
@@ -125,7 +134,7 @@ class Store(shelf.Shelf):
         changes = admit(self._bound(row), others)
         if row.deleted_at is not None:
             raise exceptions.AggregateNotFound(f"aggregate {row} is deleted")
-        now = self.clock.time()
+        now = self._database.time(connection)
         row = aggregates.apply(connection, row, changes, now)
         operation = dataclasses.replace(
             draft,
@@ -151,7 +160,7 @@ class Store(shelf.Shelf):
 
         def work(connection: sa.Connection) -> records.Operation:
             held = journal.hold(connection, operation)
-            now = self.clock.time()
+            now = self._database.time(connection)
             new = dataclasses.replace(
                 held,
                 phase=phase,
@@ -173,10 +182,10 @@ class Store(shelf.Shelf):
         """
 
         def work(connection: sa.Connection) -> records.Operation:
+            held = journal.hold(connection, operation)
+            now = self._database.time(connection)
             new = dataclasses.replace(
-                journal.hold(connection, operation),
-                lease=lease,
-                lease_expires=self.clock.time() + lease,
+                held, lease=lease, lease_expires=now + lease
             )
             journal.save(connection, new)
             return new
@@ -205,7 +214,7 @@ class Store(shelf.Shelf):
             row = aggregates.lock(connection, operation.aggregate_uuid)
             held = journal.hold(connection, operation)
             changes = settle(self._bound(row)) if callable(settle) else settle
-            now = self.clock.time()
+            now = self._database.time(connection)
             if changes:
                 row = aggregates.apply(connection, row, changes, now)
             reason = None if error is None else texts.prose(error)
@@ -236,7 +245,7 @@ class Store(shelf.Shelf):
 
         def work(connection: sa.Connection) -> records.Operation:
             found = journal.lock(connection, operation_uuid)
-            now = self.clock.time()
+            now = self._database.time(connection)
             _refuse_taking(found, now, force)
             new = dataclasses.replace(
                 found,
@@ -268,13 +277,40 @@ class Store(shelf.Shelf):
     def expired_operations(
         self, aggregate_uuid: str | None = None
     ) -> list[records.Operation]:
-        """Return those whose worker is dead or cut off, oldest first."""
-        now = self.clock.time()
-        return [
-            operation
-            for operation in self.running_operations(aggregate_uuid)
-            if operation.expired(now)
-        ]
+        """Return those whose worker is dead or cut off, oldest first.
+
+        A lease that would last longer than when it was renewed comes from
+        another clock, or from before the clock was set back. It is
+        shortened: from now on it lasts as long as if it were renewed now.
+        """
+        now, found = self._database.read(
+            lambda connection: (
+                self._database.time(connection),
+                journal.running(connection, aggregate_uuid),
+            )
+        )
+        for operation in found:
+            if _overlong(operation, now):
+                self._shorten(operation)
+        return [operation for operation in found if operation.expired(now)]
+
+    def lease_time(self) -> float:
+        """Return seconds since 1970 by the clock that ends leases."""
+        return self._database.read(self._database.time)
+
+    def _shorten(self, operation: records.Operation) -> None:
+        """Let an overlong lease last no longer than a renewal would."""
+
+        def work(connection: sa.Connection) -> None:
+            found = journal.lock(connection, operation.uuid)
+            now = self._database.time(connection)
+            if found.running and _overlong(found, now):
+                new = dataclasses.replace(
+                    found, lease_expires=now + found.lease
+                )
+                journal.save(connection, new)
+
+        self._database.write(work)
 
     def get_operation(self, ident: str) -> records.Operation:
         """Return the operation with this uuid, or whose uuid begins so.
@@ -303,6 +339,12 @@ class Store(shelf.Shelf):
         return self._database.read(
             lambda connection: journal.story(connection, operation_uuid)
         )
+
+
+def _overlong(operation: records.Operation, now: float) -> bool:
+    """Say whether no renewal by the clock that shows ``now`` can have given
+    the operation so long a lease."""
+    return operation.lease_expires > now + operation.lease + ROUNDING
 
 
 def _refuse_taking(

@@ -33,7 +33,7 @@ import tenacity
 
 from xenpool_driver import clock as clocks
 from xenpool_driver import exceptions
-from xenpool_driver.store import location
+from xenpool_driver.store import location, statements
 
 T = typing.TypeVar('T')
 Work = collections.abc.Callable[[sa.Connection], T]
@@ -76,7 +76,9 @@ class Database:
 
     :param url: from :func:`location.parse`.
     :param busy_timeout: seconds to wait for a lock of somebody else.
-    :param clock: sleeps between attempts.
+    :param clock: sleeps between attempts; for SQLite it is also the
+        database's clock.
+    :param lease_clock: see :meth:`time`.
     """
 
     def __init__(
@@ -84,12 +86,14 @@ class Database:
         url: sa.URL,
         busy_timeout: float = 30.0,
         clock: clocks.Clock = clocks.SYSTEM,
+        lease_clock: clocks.Clock | None = None,
     ) -> None:
         self.url = url
         self.shown = location.shown(url)
         self.kind = url.get_backend_name()
         self.busy_timeout = busy_timeout
         self._clock = clock
+        self._lease_clock = lease_clock
         self._pid = os.getpid()
         self._turn = threading.Lock()
         with self.explained():
@@ -124,6 +128,22 @@ class Database:
         self._after_fork()
         with self._queue(), self.explained():
             return self._retrying(_once, self._writes, work)
+
+    def time(self, connection: sa.Connection) -> float:
+        """Return seconds since 1970 by the clock that all workers share.
+
+        A server's own clock; for an SQLite file, which has none, the
+        machine's. Whoever made this object with a ``lease_clock`` reads
+        that one: tests do, which own the time.
+
+        :param connection: in a transaction of this database.
+        """
+        if self._lease_clock is not None:
+            return self._lease_clock.time()
+        question = statements.TIME.get(self.kind)
+        if question is None:
+            return self._clock.time()
+        return float(connection.execute(question).scalar_one())
 
     @contextlib.contextmanager
     def _queue(self) -> collections.abc.Iterator[None]:

@@ -148,7 +148,8 @@ class Operation:
     :ivar epoch: grows by one with each take-over; a write carries the one it
         holds.
     :ivar lease: seconds for which a renewal holds.
-    :ivar lease_expires: from when on another worker may take it over.
+    :ivar lease_expires: from when on another worker may take it over, by the
+        database's clock.
     :ivar ended_at: when it ended; None while it runs.
     :ivar outcome: how it ended, for example ``succeeded``.
     :ivar details: what later phases, or who takes over, must know.
@@ -176,7 +177,10 @@ class Operation:
         return self.ended_at is None
 
     def expired(self, now: float) -> bool:
-        """Whether another worker may take it over at ``now``."""
+        """Whether another worker may take it over at ``now``.
+
+        :param now: by the clock that ends leases (``Store.lease_time``).
+        """
         return self.running and self.lease_expires <= now
 
 

@@ -28,6 +28,18 @@ def _each(name: str) -> sa.BindParameter[typing.Any]:
     return sa.bindparam(f"the_{name}", expanding=True)
 
 
+# The time, in seconds since 1970, by the clock of the server
+
+TIME = {
+    'postgresql': sa.text('SELECT extract(epoch FROM clock_timestamp())'),
+    # UNIX_TIMESTAMP(...) would read the time in the session's time zone,
+    # which has one hour twice in a year.
+    'mysql': sa.text(
+        "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
+        ' / 1e6'
+    ),
+}
+
 # Aggregates, by id where there may be more than one
 
 _BY_UUID = sa.select(A).where(A.c.uuid == _the('uuid'))
