@@ -160,7 +160,7 @@ class PaperDriver(base.PoolDriver):
         suspend_ha: bool = False,
     ) -> list[model.Report]:
         one = hosts[0] if len(hosts) == 1 else ''
-        self._called('check_hosts', one, force=force)
+        self._called('check_hosts', one, force=force, suspend_ha=suspend_ha)
         return [self.reports.get(host, model.Report(host)) for host in hosts]
 
     def check_host(

@@ -16,7 +16,7 @@ import stevedore.driver
 import stevedore.exception
 from oslo_config import cfg
 
-from xenpool_driver import exceptions, model
+from xenpool_driver import exceptions, model, requests
 
 NAMESPACE = 'xenpool.compute_drivers'
 """The stevedore namespace of pool drivers."""
@@ -25,6 +25,29 @@ SlaveInfo = typing.Mapping[str, str]
 """``{'host': compute host name, 'host_uuid': XenServer uuid,
 'compute_vm_uuid': uuid of its service's guest}``: which host to act for. It
 never holds a password; the receiving service has its own."""
+
+
+class VirtAPI(typing.Protocol):
+    """What a driver may ask of the service that loaded it."""
+
+    def forward_add(
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        host: str,
+        master: str,
+        slave_info: SlaveInfo,
+        options: requests.AddHost,
+    ) -> None:
+        """Have ``master``'s service make the join on ``host``'s behalf.
+
+        That service calls ``add_to_aggregate`` with the same ``slave_info``
+        and each of the options.
+
+        :param host: compute host name of the joiner.
+        :param master: compute host name of the master.
+        :param options: how the join was asked for.
+        """
 
 
 class PoolDriver(abc.ABC):
@@ -38,7 +61,8 @@ class PoolDriver(abc.ABC):
     when the request was refused and nothing happened; ``AggregateError``
     when it was tried and failed.
 
-    :param virtapi: callbacks into the compute service, or None.
+    :param virtapi: callbacks into the compute service, or None. Those of
+        :class:`VirtAPI` that it lacks are not used.
     :param conf: options that :func:`xenpool_driver.conf.register_opts`
         registered.
     """

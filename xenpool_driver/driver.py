@@ -23,6 +23,7 @@ from xenpool_driver import (
     model,
     operation,
     pool_states,
+    requests,
     store,
     verbs,
 )
@@ -35,8 +36,8 @@ LOG = log.getLogger(__name__)
 class XenAPIPoolDriver(base.PoolDriver):
     """Pools of XenServer and XCP-ng hosts.
 
-    :param virtapi: callbacks into the compute service: ``forward_add(context,
-        aggregate, host, master, slave_info)``, or None.
+    :param virtapi: callbacks into the compute service (those of
+        :class:`base.VirtAPI` that it has), or None.
     :param conf: the options; None reads the usual files.
     :param database: the store, where the caller has one open already.
     :param session_factory: makes XenAPI sessions; for tests.
@@ -99,7 +100,12 @@ class XenAPIPoolDriver(base.PoolDriver):
         row = self._ready(aggregate)
         if row is None:
             return
-        if self._forwarded(context, row, aggregate, host, slave_info):
+        options = requests.AddHost(
+            force=force,
+            suspend_ha=suspend_ha,
+            restore_settings=restore_settings,
+        )
+        if self._forwarded(context, row, aggregate, host, slave_info, options):
             return
         verb: operation.Verb
         if row.metadata.get(pool_states.MASTER):
@@ -107,9 +113,9 @@ class XenAPIPoolDriver(base.PoolDriver):
                 self.site,
                 row,
                 host,
-                force=force,
-                suspend_ha=suspend_ha,
-                restore_settings=restore_settings,
+                force=options.force,
+                suspend_ha=options.suspend_ha,
+                restore_settings=options.restore_settings,
             )
         else:
             verb = verbs.SetUp(self.site, row, host)
@@ -501,6 +507,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         aggregate: model.AggregateLike,
         host: str,
         slave_info: base.SlaveInfo | None,
+        options: requests.AddHost,
     ) -> bool:
         """Hand a join to the master's service if ours will go down in it.
 
@@ -509,16 +516,19 @@ class XenAPIPoolDriver(base.PoolDriver):
         """
         guest = self.site.connections.access(host).compute_vm_uuid
         master = row.metadata.get(pool_states.MASTER)
-        forward = getattr(self.virtapi, 'forward_add', None)
-        if not guest or not master or slave_info is not None or not forward:
+        virtapi: base.VirtAPI | None = None
+        if hasattr(self.virtapi, 'forward_add'):
+            virtapi = self.virtapi
+        if not guest or not master or slave_info is not None or not virtapi:
             return False
         _, uuid = self.site.connections.client(host).this_host()
-        forward(
+        virtapi.forward_add(
             context,
             aggregate,
             host,
             master,
             {'host': host, 'host_uuid': uuid, 'compute_vm_uuid': guest},
+            options,
         )
         return True
 

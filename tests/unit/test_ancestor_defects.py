@@ -33,7 +33,7 @@ import pytest
 
 from tests.functional import nova
 from tests.unit import mocked_pool, raw_pools, spoilers
-from xenpool_driver import driver, exceptions, model, pool_states
+from xenpool_driver import driver, exceptions, model, pool_states, requests
 
 FLAGS = {
     pool_states.POOL_FLAG: 'true',
@@ -84,13 +84,17 @@ class Forwarder:
         host: str,
         master: str,
         slave_info: typing.Mapping[str, str],
-        **options: typing.Any,
+        options: requests.AddHost,
     ) -> None:
         """Have the master's service act."""
         self.sent.append((host, master, dict(slave_info)))
         assert self.plugin is not None
         self.plugin.add_to_aggregate(
-            context, aggregate, host, slave_info=slave_info, **options
+            context,
+            aggregate,
+            host,
+            slave_info=slave_info,
+            **requests.pack(options),
         )
 
 

@@ -7,12 +7,11 @@ import collections.abc
 import dataclasses
 import logging
 import pathlib
-import typing
 
 import pytest
 
 from tests import paper_driver
-from xenpool_driver import exceptions, store
+from xenpool_driver import exceptions, requests, store
 from xenpool_driver.compute import manager
 from xenpool_driver.store import core
 
@@ -69,7 +68,7 @@ def test_failed_add_takes_the_host_out_of_a_foreign_aggregate(
     foreign = ForeignAggregate(hosts=['xen01', 'xen02'])
 
     with pytest.raises(exceptions.AggregateError):
-        compute.add_aggregate_host(None, foreign, 'xen02')
+        compute.add_aggregate_host(None, foreign, 'xen02', requests.ADD_HOST)
 
     assert foreign.hosts == ['xen01']
     assert driver.undone == [('delete_host', 'xen02', True)]
@@ -82,7 +81,9 @@ def test_failed_removal_puts_the_host_back(
     foreign = ForeignAggregate(hosts=['xen01'])
 
     with pytest.raises(exceptions.AggregateError):
-        compute.remove_aggregate_host(None, foreign, 'xen02')
+        compute.remove_aggregate_host(
+            None, foreign, 'xen02', requests.REMOVE_HOST
+        )
 
     assert foreign.hosts == ['xen01', 'xen02']
     assert driver.undone == [('add_host', 'xen02', True)]
@@ -97,7 +98,9 @@ def test_refused_removal_puts_the_host_back_and_is_no_failure(
     foreign = ForeignAggregate(hosts=['xen01'])
 
     with pytest.raises(exceptions.InvalidAggregateActionDelete):
-        compute.remove_aggregate_host(None, foreign, 'xen02')
+        compute.remove_aggregate_host(
+            None, foreign, 'xen02', requests.REMOVE_HOST
+        )
 
     assert foreign.hosts == ['xen01', 'xen02']
     assert driver.undone == [('add_host', 'xen02', False)]
@@ -109,7 +112,9 @@ def test_refused_add_is_not_undone(
     driver.trouble['xen02'] = paper_driver.refused_add()
 
     with pytest.raises(exceptions.InvalidAggregateActionAdd):
-        compute.add_aggregate_host(None, ForeignAggregate(), 'xen02')
+        compute.add_aggregate_host(
+            None, ForeignAggregate(), 'xen02', requests.ADD_HOST
+        )
 
     assert driver.undone == []
 
@@ -126,7 +131,7 @@ def test_our_own_aggregate_is_only_read_anew(
     )
 
     with pytest.raises(exceptions.AggregateError):
-        compute.add_aggregate_host(None, prod, 'xen02')
+        compute.add_aggregate_host(None, prod, 'xen02', requests.ADD_HOST)
 
     assert prod.hosts == []
     assert prod.metadata['rack'] == '1'
@@ -147,7 +152,9 @@ def test_a_failed_undo_does_not_hide_the_failure(
         caplog.at_level(logging.ERROR),
         pytest.raises(exceptions.AggregateError, match='it broke'),
     ):
-        compute.add_aggregate_host(None, ForeignAggregate(), 'xen02')
+        compute.add_aggregate_host(
+            None, ForeignAggregate(), 'xen02', requests.ADD_HOST
+        )
 
     assert 'delete_host of xen02 could not be undone' in caplog.text
 
@@ -159,7 +166,9 @@ def test_a_host_of_another_service_is_served_by_any_driver(
 ) -> None:
     slave_info = {'host': 'xen09', 'host_uuid': 'u-9'}
 
-    compute.add_aggregate_host(None, prod, 'xen09', slave_info=slave_info)
+    compute.add_aggregate_host(
+        None, prod, 'xen09', requests.ADD_HOST, slave_info
+    )
 
     method, host, options = driver.calls[0]
     assert (method, host) == ('add_to_aggregate', 'xen09')
@@ -172,23 +181,4 @@ def test_without_any_host_the_configuration_is_named(
     empty = manager.ComputeManager({})
 
     with pytest.raises(exceptions.ConfigurationError, match='enabled_hosts'):
-        empty.add_aggregate_host(None, prod, 'xen01')
-
-
-def test_options_reach_the_driver(
-    compute: manager.ComputeManager,
-    driver: paper_driver.PaperDriver,
-    prod: store.Aggregate,
-) -> None:
-    compute.add_aggregate_host(None, prod, 'xen01', force=True)
-    compute.set_aggregate_master(None, prod, 'xen01', suspend_ha=True)
-    compute.audit_aggregate(None, prod, fix=True)
-    compute.recover_aggregate(None, prod, promote='xen01')
-
-    options: list[typing.Any] = [call[2] for call in driver.calls]
-    assert options[0]['force'] is True
-    assert options[1:] == [
-        {'suspend_ha': True},
-        {'fix': True},
-        {'promote': 'xen01'},
-    ]
+        empty.add_aggregate_host(None, prod, 'xen01', requests.ADD_HOST)

@@ -7,18 +7,17 @@ The bus is oslo.messaging's ``fake://``, which lives in this process.
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import json
 import pathlib
 import subprocess
 import sys
 import typing
-import uuid
 
 import pytest
 
 from tests import paper_driver
-from xenpool_driver import base, exceptions, model, store
-from xenpool_driver import conf as config
+from xenpool_driver import exceptions, model, requests, store
 
 rpcapi = pytest.importorskip(
     'xenpool_driver.compute.rpcapi',
@@ -26,8 +25,8 @@ rpcapi = pytest.importorskip(
 )
 
 from oslo_config import cfg  # noqa: E402
-from oslo_context import context as request_context  # noqa: E402
 
+from tests.unit import paper_bus  # noqa: E402
 from xenpool_driver.compute import (  # noqa: E402
     aggregates,
     bus,
@@ -35,79 +34,40 @@ from xenpool_driver.compute import (  # noqa: E402
     virtapi,
 )
 
-SECRET = 'n0b0dy-sees-this'
+SECRET = paper_bus.SECRET
+context = paper_bus.context
+FORCED = dataclasses.replace(requests.ADD_HOST, force=True)
 
 
 @pytest.fixture
 def hosts() -> list[str]:
-    """Names that no other test uses: the fake bus is one per process."""
-    tag = uuid.uuid4().hex[:8]
-    return [f"xen01-{tag}", f"xen02-{tag}"]
+    return paper_bus.host_names()
 
 
 @pytest.fixture
 def conf(tmp_path: pathlib.Path, hosts: list[str]) -> cfg.ConfigOpts:
-    sections = ''.join(
-        f"[{host}]\nconnection_url = https://192.0.2.{number}\n"
-        f"connection_password = {SECRET}\n"
-        for number, host in enumerate(hosts, 1)
-    )
-    path = tmp_path / 'xenpool.conf'
-    path.write_text(
-        '[DEFAULT]\n'
-        f"enabled_hosts = {', '.join(hosts)}\n"
-        'transport_url = fake://\n'
-        f"[database]\nconnection = sqlite:///{tmp_path}/store.db\n"
-        f"{sections}"
-    )
-    return config.load([str(path)])
-
-
-class Stage(typing.NamedTuple):
-    """A running service and whoever calls it."""
-
-    driver: paper_driver.PaperDriver
-    remote: typing.Any
-    database: store.Store
-    api: aggregates.AggregateAPI
-    virtapi: typing.Any
+    return paper_bus.configuration(tmp_path, hosts)
 
 
 @pytest.fixture
 def stage(
-    conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
-) -> collections.abc.Iterator[Stage]:
-    database = store.open_store(conf)
-    driver = paper_driver.PaperDriver(database)
-    loaded = []
-
-    def load(_conf: cfg.ConfigOpts, callbacks: typing.Any) -> base.PoolDriver:
-        loaded.append(callbacks)
-        return driver
-
-    monkeypatch.setattr(base, 'load_driver', load)
-    running = service.ComputeService(conf)
-    running.start()
-    remote = rpcapi.ComputeAPI(conf)
-    api = aggregates.AggregateAPI(conf, database, lambda: remote)
-    yield Stage(driver, remote, database, api, loaded[0])
-    assert running.stop()
-    database.close()
-
-
-def context() -> request_context.RequestContext:
-    return request_context.RequestContext(request_id='req-1', overwrite=False)
+    conf: cfg.ConfigOpts,
+) -> collections.abc.Iterator[paper_bus.Stage]:
+    with paper_bus.running(conf) as running:
+        yield running
 
 
 def test_a_service_starts_with_each_of_its_hosts(
-    stage: Stage, hosts: list[str]
+    stage: paper_bus.Stage, hosts: list[str]
 ) -> None:
     assert [call[:2] for call in stage.driver.calls] == [
         ('init_host', host) for host in hosts
     ]
 
 
-def test_the_whole_life_over_the_bus(stage: Stage, hosts: list[str]) -> None:
+def test_the_whole_life_over_the_bus(
+    stage: paper_bus.Stage, hosts: list[str]
+) -> None:
     stage.api.create('prod')
 
     results = stage.api.add_hosts(context(), 'prod', hosts, force=True)
@@ -129,7 +89,7 @@ def test_the_whole_life_over_the_bus(stage: Stage, hosts: list[str]) -> None:
 
 
 def test_a_refusal_comes_back_with_its_report(
-    stage: Stage, hosts: list[str]
+    stage: paper_bus.Stage, hosts: list[str]
 ) -> None:
     refusal = paper_driver.refused_add()
     stage.driver.trouble[hosts[0]] = refusal
@@ -142,7 +102,9 @@ def test_a_refusal_comes_back_with_its_report(
     assert vars(result.error) == vars(refusal)
 
 
-def test_reports_come_back_whole(stage: Stage, hosts: list[str]) -> None:
+def test_reports_come_back_whole(
+    stage: paper_bus.Stage, hosts: list[str]
+) -> None:
     refusal = paper_driver.refused_add()
     report = typing.cast(exceptions.InvalidAggregateAction, refusal).report
     assert report is not None
@@ -164,29 +126,33 @@ def test_reports_come_back_whole(stage: Stage, hosts: list[str]) -> None:
 
 
 def test_a_bug_in_a_service_is_told_in_one_line(
-    stage: Stage, hosts: list[str]
+    stage: paper_bus.Stage, hosts: list[str]
 ) -> None:
     stage.driver.trouble[hosts[0]] = ZeroDivisionError('one by nothing')
     prod = stage.api.create('prod')
 
     with pytest.raises(exceptions.ServiceError) as caught:
-        stage.remote.add_aggregate_host(context(), prod, hosts[0])
+        stage.remote.add_aggregate_host(
+            context(), prod, hosts[0], requests.ADD_HOST
+        )
 
     assert str(caught.value) == 'ZeroDivisionError: one by nothing'
 
 
 def test_an_aggregate_that_the_database_lacks_is_not_found(
-    stage: Stage, hosts: list[str]
+    stage: paper_bus.Stage, hosts: list[str]
 ) -> None:
     prod = stage.api.create('prod')
     stage.api.delete(context(), 'prod')
 
     with pytest.raises(exceptions.AggregateNotFound):
-        stage.remote.add_aggregate_host(context(), prod, hosts[0])
+        stage.remote.add_aggregate_host(
+            context(), prod, hosts[0], requests.ADD_HOST
+        )
 
 
 def test_forwarding_names_the_slave_and_reaches_the_master(
-    stage: Stage, hosts: list[str], monkeypatch: pytest.MonkeyPatch
+    stage: paper_bus.Stage, hosts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str | None, dict[str, typing.Any]]] = []
     prepare = stage.remote._client.prepare
@@ -204,7 +170,7 @@ def test_forwarding_names_the_slave_and_reaches_the_master(
     }
 
     virtapi.ComputeVirtAPI(stage.remote).forward_add(
-        context(), prod, hosts[1], hosts[0], slave_info, force=True
+        context(), prod, hosts[1], hosts[0], slave_info, FORCED
     )
 
     [(server, how)] = asked
@@ -218,7 +184,7 @@ def test_forwarding_names_the_slave_and_reaches_the_master(
 
 
 def test_no_password_travels(
-    stage: Stage, hosts: list[str], monkeypatch: pytest.MonkeyPatch
+    stage: paper_bus.Stage, hosts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[str] = []
     transport = stage.remote._client.transport
@@ -245,14 +211,18 @@ def test_no_password_travels(
     assert SECRET not in ''.join(sent)
 
 
-def test_the_request_keeps_its_id(stage: Stage, hosts: list[str]) -> None:
+def test_the_request_keeps_its_id(
+    stage: paper_bus.Stage, hosts: list[str]
+) -> None:
     seen: list[str] = []
     stage.driver.set_aggregate_master = (  # type: ignore[method-assign]
         lambda context, *_args, **_options: seen.append(context.request_id)
     )
     prod = stage.api.create('prod')
 
-    stage.remote.set_aggregate_master(context(), prod, hosts[0])
+    stage.remote.set_aggregate_master(
+        context(), prod, hosts[0], requests.SET_MASTER
+    )
 
     assert seen == ['req-1']
 
@@ -298,7 +268,8 @@ class LostCompute:
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
-        **options: typing.Any,
+        options: requests.AddHost,
+        **_more: typing.Any,
     ) -> None:
         if self.outcome is not None:
             self.operation, _ = self.database.begin(

@@ -21,6 +21,7 @@ ROWS = [
     {'operation'},
     {'xapi', 'store'},
     {'base'},
+    {'requests'},
     {'pool_states', 'preflight', 'reconcile', 'inventory'},
     {'snapshot', 'findings'},
     {'model', 'conf', 'objects'},

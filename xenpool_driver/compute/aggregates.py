@@ -23,6 +23,7 @@ from xenpool_driver import (
     exceptions,
     model,
     pool_states,
+    requests,
     store,
 )
 
@@ -47,8 +48,9 @@ class Compute(typing.Protocol):
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        options: requests.AddHost,
         slave_info: base.SlaveInfo | None = None,
-        **options: typing.Any,
+        progress: model.Progress | None = None,
     ) -> None:
         """Join ``host``."""
 
@@ -57,7 +59,8 @@ class Compute(typing.Protocol):
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
-        **options: typing.Any,
+        options: requests.RemoveHost,
+        progress: model.Progress | None = None,
     ) -> None:
         """Eject ``host``."""
 
@@ -66,7 +69,8 @@ class Compute(typing.Protocol):
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
-        **options: typing.Any,
+        options: requests.SetMaster,
+        progress: model.Progress | None = None,
     ) -> None:
         """Make ``host`` the master."""
 
@@ -101,7 +105,7 @@ class Compute(typing.Protocol):
         context: typing.Any,
         aggregate: model.AggregateLike,
         hosts: collections.abc.Sequence[str],
-        **options: typing.Any,
+        options: requests.CheckHosts,
     ) -> list[model.Report]:
         """Judge ``hosts`` together."""
 
@@ -117,7 +121,7 @@ class Compute(typing.Protocol):
         self,
         context: typing.Any,
         aggregate: model.AggregateLike,
-        **options: typing.Any,
+        options: requests.Audit,
     ) -> model.Report:
         """Compare aggregate and pool."""
 
@@ -125,7 +129,7 @@ class Compute(typing.Protocol):
         self,
         context: typing.Any,
         aggregate: model.AggregateLike,
-        **options: typing.Any,
+        options: requests.Recover,
     ) -> model.Report:
         """Settle what was left behind."""
 
@@ -256,7 +260,11 @@ class AggregateAPI:
         context: typing.Any,
         ident: str,
         hosts: collections.abc.Sequence[str],
-        **options: typing.Any,
+        *,
+        force: bool = False,
+        suspend_ha: bool = False,
+        restore_settings: bool = False,
+        progress: model.Progress | None = None,
     ) -> list[HostResult]:
         """Add hosts: all are judged first, then one is added alone until
         there is a master, then the rest, at most ``[xenpool]
@@ -269,18 +277,25 @@ class AggregateAPI:
         :raises AggregateNotFound: there is no such aggregate.
         """
         aggregate = self.get(ident)
+        options = requests.AddHost(
+            force=force,
+            suspend_ha=suspend_ha,
+            restore_settings=restore_settings,
+        )
         results = self._refused_at_once(context, aggregate, hosts, options)
         pending = [
             host for host in dict.fromkeys(hosts) if host not in results
         ]
         while pending and not aggregate.metadata.get(pool_states.MASTER):
             host = pending.pop(0)
-            results[host] = self._add_host(context, aggregate, host, options)
+            results[host] = self._add_host(
+                context, aggregate, host, options, progress
+            )
             aggregate.refresh()
 
         def add(host: str) -> HostResult:
             mine = copy.copy(aggregate)  # the driver brings it up to date
-            return self._add_host(context, mine, host, options)
+            return self._add_host(context, mine, host, options, progress)
 
         limit = self._conf.xenpool.max_parallel_joins
         with concurrent.futures.ThreadPoolExecutor(limit) as workers:
@@ -293,7 +308,7 @@ class AggregateAPI:
         context: typing.Any,
         aggregate: store.Aggregate,
         hosts: collections.abc.Sequence[str],
-        options: collections.abc.Mapping[str, typing.Any],
+        options: requests.AddHost,
     ) -> dict[str, HostResult]:
         """Judge the hosts of one request together, before any is touched.
 
@@ -301,12 +316,14 @@ class AggregateAPI:
         """
         if len(set(hosts)) < 2:
             return {}
-        how = {
-            key: bool(options.get(key, False))
-            for key in ('force', 'suspend_ha')
-        }
         try:
-            reports = self.check_hosts(context, aggregate.uuid, hosts, **how)
+            reports = self.check_hosts(
+                context,
+                aggregate.uuid,
+                hosts,
+                force=options.force,
+                suspend_ha=options.suspend_ha,
+            )
         except exceptions.InvalidAggregateAction as error:
             return {
                 host: HostResult(host, REFUSED, error)
@@ -327,16 +344,33 @@ class AggregateAPI:
         context: typing.Any,
         ident: str,
         host: str,
-        **options: typing.Any,
+        *,
+        successor: str | None = None,
+        allow_data_loss: bool = False,
+        forget: bool = False,
+        drain: bool = False,
+        keep_disabled: bool = False,
+        wait: bool = False,
+        suspend_ha: bool = False,
+        progress: model.Progress | None = None,
     ) -> None:
         """Remove a host from the aggregate and its pool.
 
         :raises AggregateHostNotFound: it is not in the aggregate.
         """
         aggregate = self._with_host(ident, host)
+        options = requests.RemoveHost(
+            successor=successor,
+            allow_data_loss=allow_data_loss,
+            forget=forget,
+            drain=drain,
+            keep_disabled=keep_disabled,
+            wait=wait,
+            suspend_ha=suspend_ha,
+        )
         try:
             self._compute.remove_aggregate_host(
-                context, aggregate, host, **options
+                context, aggregate, host, options, progress
             )
         except exceptions.ServiceLost as lost:
             self._follow(context, aggregate, host, lost)
@@ -346,7 +380,9 @@ class AggregateAPI:
         context: typing.Any,
         ident: str,
         host: str,
-        **options: typing.Any,
+        *,
+        suspend_ha: bool = False,
+        progress: model.Progress | None = None,
     ) -> None:
         """Make a host of the aggregate the master of its pool.
 
@@ -355,7 +391,11 @@ class AggregateAPI:
         aggregate = self._with_host(ident, host)
         try:
             self._compute.set_aggregate_master(
-                context, aggregate, host, **options
+                context,
+                aggregate,
+                host,
+                requests.SetMaster(suspend_ha=suspend_ha),
+                progress,
             )
         except exceptions.ServiceLost as lost:
             self._follow(context, aggregate, host, lost)
@@ -385,11 +425,16 @@ class AggregateAPI:
         context: typing.Any,
         ident: str,
         hosts: collections.abc.Sequence[str],
-        **options: typing.Any,
+        *,
+        force: bool = False,
+        suspend_ha: bool = False,
     ) -> list[model.Report]:
         """Judge each host in the company of the others; change nothing."""
         return self._compute.check_hosts(
-            context, self.get(ident), list(dict.fromkeys(hosts)), **options
+            context,
+            self.get(ident),
+            list(dict.fromkeys(hosts)),
+            requests.CheckHosts(force=force, suspend_ha=suspend_ha),
         )
 
     def check_removal(
@@ -407,7 +452,9 @@ class AggregateAPI:
         self, context: typing.Any, ident: str, fix: bool = False
     ) -> model.Report:
         """Compare what the aggregate says with what XAPI says."""
-        return self._compute.audit_aggregate(context, self.get(ident), fix=fix)
+        return self._compute.audit_aggregate(
+            context, self.get(ident), requests.Audit(fix=fix)
+        )
 
     def recover(
         self, context: typing.Any, ident: str, promote: str | None = None
@@ -418,7 +465,7 @@ class AggregateAPI:
             dead one.
         """
         return self._compute.recover_aggregate(
-            context, self.get(ident), promote=promote
+            context, self.get(ident), requests.Recover(promote=promote)
         )
 
     def _add_host(
@@ -426,12 +473,13 @@ class AggregateAPI:
         context: typing.Any,
         aggregate: store.Aggregate,
         host: str,
-        options: collections.abc.Mapping[str, typing.Any],
+        options: requests.AddHost,
+        progress: model.Progress | None,
     ) -> HostResult:
         try:
             try:
                 self._compute.add_aggregate_host(
-                    context, aggregate, host, **options
+                    context, aggregate, host, options, progress=progress
                 )
             except exceptions.ServiceLost as lost:
                 self._follow(context, aggregate, host, lost)

@@ -17,7 +17,7 @@ import typing
 
 from oslo_log import log
 
-from xenpool_driver import base, exceptions, model
+from xenpool_driver import base, exceptions, model, requests
 
 LOG = log.getLogger(__name__)
 
@@ -43,19 +43,25 @@ class ComputeManager:
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        options: requests.AddHost,
         slave_info: base.SlaveInfo | None = None,
-        **options: typing.Any,
+        progress: model.Progress | None = None,
     ) -> None:
         """Join ``host`` to the aggregate's pool.
 
         :param slave_info: names the host on whose behalf the join is made,
             when another service forwarded the request.
-        :param options: keyword options of the driver's method.
+        :param progress: hears each phase.
         """
         driver = self._driver(host)
         try:
             driver.add_to_aggregate(
-                context, aggregate, host, slave_info=slave_info, **options
+                context,
+                aggregate,
+                host,
+                slave_info=slave_info,
+                progress=progress,
+                **requests.pack(options),
             )
         except exceptions.AggregateError:
             self._undo(driver, context, 'delete_host', aggregate, host)
@@ -66,17 +72,21 @@ class ComputeManager:
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
-        slave_info: base.SlaveInfo | None = None,
-        **options: typing.Any,
+        options: requests.RemoveHost,
+        progress: model.Progress | None = None,
     ) -> None:
         """Eject ``host`` from the aggregate's pool.
 
-        :param options: keyword options of the driver's method.
+        :param progress: hears each phase.
         """
         driver = self._driver(host)
         try:
             driver.remove_from_aggregate(
-                context, aggregate, host, slave_info=slave_info, **options
+                context,
+                aggregate,
+                host,
+                progress=progress,
+                **requests.pack(options),
             )
         except exceptions.AggregateError:
             self._undo(driver, context, 'add_host', aggregate, host)
@@ -91,11 +101,16 @@ class ComputeManager:
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
-        **options: typing.Any,
+        options: requests.SetMaster,
+        progress: model.Progress | None = None,
     ) -> None:
         """Make ``host`` the master of the aggregate's pool."""
         self._driver(host).set_aggregate_master(
-            context, aggregate, host, **options
+            context,
+            aggregate,
+            host,
+            progress=progress,
+            **requests.pack(options),
         )
 
     def rename_aggregate(
@@ -135,11 +150,11 @@ class ComputeManager:
         context: typing.Any,
         aggregate: model.AggregateLike,
         hosts: collections.abc.Sequence[str],
-        **options: typing.Any,
+        options: requests.CheckHosts,
     ) -> list[model.Report]:
         """Say what speaks against adding ``hosts``; change nothing."""
         return self._driver(hosts[0]).check_hosts(
-            context, aggregate, hosts, **options
+            context, aggregate, hosts, **requests.pack(options)
         )
 
     def check_removal(
@@ -155,22 +170,22 @@ class ComputeManager:
         self,
         context: typing.Any,
         aggregate: model.AggregateLike,
-        **options: typing.Any,
+        options: requests.Audit,
     ) -> model.Report:
         """Compare what the aggregate says with what XAPI says."""
         return self._any_driver(aggregate).audit_aggregate(
-            context, aggregate, **options
+            context, aggregate, **requests.pack(options)
         )
 
     def recover_aggregate(
         self,
         context: typing.Any,
         aggregate: model.AggregateLike,
-        **options: typing.Any,
+        options: requests.Recover,
     ) -> model.Report:
         """Settle what dead workers left behind, by looking at XAPI."""
         return self._any_driver(aggregate).recover_aggregate(
-            context, aggregate, **options
+            context, aggregate, **requests.pack(options)
         )
 
     def _driver(self, host: str) -> base.PoolDriver:

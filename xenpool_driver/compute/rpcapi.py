@@ -13,7 +13,7 @@ import typing
 
 from oslo_config import cfg
 
-from xenpool_driver import base, exceptions, model, pool_states
+from xenpool_driver import base, exceptions, model, pool_states, requests
 from xenpool_driver.compute import bus, failures
 
 MONITOR_SECONDS = 10
@@ -31,7 +31,8 @@ class ComputeAPI:
 
     Its methods are those of ``manager.ComputeManager``, with one parameter
     more: ``server``, the host whose service shall serve the request. What
-    that service raises is raised here.
+    that service raises is raised here. A listener cannot travel, so
+    ``progress`` hears nothing; the journal tells how the request goes.
 
     :param conf: the options.
     :param transport: the bus; by default the one that the options name.
@@ -49,10 +50,11 @@ class ComputeAPI:
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        options: requests.AddHost,
         slave_info: base.SlaveInfo | None = None,
+        progress: model.Progress | None = None,
         *,
         server: Server = None,
-        **options: typing.Any,
     ) -> None:
         """Join ``host``; served by its own service, or by ``server``'s."""
         self._call(
@@ -62,7 +64,7 @@ class ComputeAPI:
             aggregate,
             host=host,
             slave_info=None if slave_info is None else dict(slave_info),
-            options=options,
+            options=requests.pack(options),
         )
 
     def remove_aggregate_host(
@@ -70,19 +72,17 @@ class ComputeAPI:
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
-        *,
-        server: Server = None,
-        **options: typing.Any,
+        options: requests.RemoveHost,
+        progress: model.Progress | None = None,
     ) -> None:
         """Eject ``host``; served by :func:`remaining_server`."""
-        successor = options.get('successor')
         self._call(
             context,
-            server or remaining_server(aggregate, host, successor),
+            remaining_server(aggregate, host, options.successor),
             'remove_aggregate_host',
             aggregate,
             host=host,
-            options=options,
+            options=requests.pack(options),
         )
 
     def set_aggregate_master(
@@ -90,7 +90,8 @@ class ComputeAPI:
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
-        **options: typing.Any,
+        options: requests.SetMaster,
+        progress: model.Progress | None = None,
     ) -> None:
         """Make ``host`` the master; served by its service."""
         self._call(
@@ -99,7 +100,7 @@ class ComputeAPI:
             'set_aggregate_master',
             aggregate,
             host=host,
-            options=options,
+            options=requests.pack(options),
         )
 
     def rename_aggregate(
@@ -139,7 +140,7 @@ class ComputeAPI:
         context: typing.Any,
         aggregate: model.AggregateLike,
         hosts: collections.abc.Sequence[str],
-        **options: typing.Any,
+        options: requests.CheckHosts,
     ) -> list[model.Report]:
         """Judge ``hosts``; served by the service of the first one."""
         packed = self._call(
@@ -148,7 +149,7 @@ class ComputeAPI:
             'check_hosts',
             aggregate,
             hosts=list(hosts),
-            options=options,
+            options=requests.pack(options),
         )
         return [failures.unpack_report(report) for report in packed]
 
@@ -173,7 +174,7 @@ class ComputeAPI:
         self,
         context: typing.Any,
         aggregate: model.AggregateLike,
-        **options: typing.Any,
+        options: requests.Audit,
     ) -> model.Report:
         """Audit the aggregate; served by its master's service, or any."""
         return failures.unpack_report(
@@ -182,7 +183,7 @@ class ComputeAPI:
                 aggregate.metadata.get(pool_states.MASTER),
                 'audit_aggregate',
                 aggregate,
-                options=options,
+                options=requests.pack(options),
             )
         )
 
@@ -190,17 +191,17 @@ class ComputeAPI:
         self,
         context: typing.Any,
         aggregate: model.AggregateLike,
-        **options: typing.Any,
+        options: requests.Recover,
     ) -> model.Report:
         """Settle what was left behind; served by any service, or by the one
         of the host that shall be promoted."""
         return failures.unpack_report(
             self._call(
                 context,
-                options.get('promote'),
+                options.promote,
                 'recover_aggregate',
                 aggregate,
-                options=options,
+                options=requests.pack(options),
             )
         )
 
@@ -218,8 +219,6 @@ class ComputeAPI:
         :raises ServiceLost: somebody did, and answers no more.
         """
         whom = f"host '{server}'" if server else 'any host'
-        # A listener cannot travel; the journal tells how the request goes.
-        arguments.get('options', {}).pop('progress', None)
         prepared = self._client.prepare(
             server=server,
             timeout=self._timeout,

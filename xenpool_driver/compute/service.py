@@ -9,6 +9,7 @@ the process with one clear line instead of being tried for ever.
 from __future__ import annotations
 
 import argparse
+import collections.abc
 import logging
 import signal
 import sys
@@ -19,7 +20,7 @@ import typing
 from oslo_config import cfg
 from oslo_log import log
 
-from xenpool_driver import base, exceptions, model, store
+from xenpool_driver import base, exceptions, model, requests, store
 from xenpool_driver import conf as config
 from xenpool_driver.compute import (
     bus,
@@ -38,6 +39,7 @@ STOP_SECONDS = 60.0
 What is not done by then, another worker takes over when the lease ends."""
 
 Packed = dict[str, typing.Any]
+Result = model.Report | list[model.Report] | None
 
 
 class Endpoint:
@@ -64,12 +66,14 @@ class Endpoint:
     ) -> Packed:
         """Join a host; see the manager."""
         return self._answer(
-            self._compute.add_aggregate_host,
-            context,
             aggregate,
-            host,
-            slave_info=slave_info,
-            **(options or {}),
+            lambda row: self._compute.add_aggregate_host(
+                context,
+                row,
+                host,
+                requests.unpack(requests.ADD_HOST, options or {}),
+                slave_info,
+            ),
         )
 
     def remove_aggregate_host(
@@ -77,17 +81,17 @@ class Endpoint:
         context: typing.Any,
         aggregate: Packed,
         host: str,
-        slave_info: base.SlaveInfo | None = None,
         options: Packed | None = None,
     ) -> Packed:
         """Eject a host; see the manager."""
         return self._answer(
-            self._compute.remove_aggregate_host,
-            context,
             aggregate,
-            host,
-            slave_info=slave_info,
-            **(options or {}),
+            lambda row: self._compute.remove_aggregate_host(
+                context,
+                row,
+                host,
+                requests.unpack(requests.REMOVE_HOST, options or {}),
+            ),
         )
 
     def set_aggregate_master(
@@ -99,11 +103,13 @@ class Endpoint:
     ) -> Packed:
         """Change the master; see the manager."""
         return self._answer(
-            self._compute.set_aggregate_master,
-            context,
             aggregate,
-            host,
-            **(options or {}),
+            lambda row: self._compute.set_aggregate_master(
+                context,
+                row,
+                host,
+                requests.unpack(requests.SET_MASTER, options or {}),
+            ),
         )
 
     def rename_aggregate(
@@ -111,7 +117,8 @@ class Endpoint:
     ) -> Packed:
         """Rename an aggregate; see the manager."""
         return self._answer(
-            self._compute.rename_aggregate, context, aggregate, name
+            aggregate,
+            lambda row: self._compute.rename_aggregate(context, row, name),
         )
 
     def dismiss_aggregate(
@@ -119,7 +126,8 @@ class Endpoint:
     ) -> Packed:
         """Delete an aggregate; see the manager."""
         return self._answer(
-            self._compute.dismiss_aggregate, context, aggregate
+            aggregate,
+            lambda row: self._compute.dismiss_aggregate(context, row),
         )
 
     def release_aggregate(
@@ -127,7 +135,8 @@ class Endpoint:
     ) -> Packed:
         """Let a pool go; see the manager."""
         return self._answer(
-            self._compute.release_aggregate, context, aggregate
+            aggregate,
+            lambda row: self._compute.release_aggregate(context, row),
         )
 
     def adopt_aggregate(
@@ -135,7 +144,8 @@ class Endpoint:
     ) -> Packed:
         """Take a pool over; see the manager."""
         return self._answer(
-            self._compute.adopt_aggregate, context, aggregate, host
+            aggregate,
+            lambda row: self._compute.adopt_aggregate(context, row, host),
         )
 
     def check_hosts(
@@ -147,11 +157,13 @@ class Endpoint:
     ) -> Packed:
         """Judge hosts; see the manager."""
         return self._answer(
-            self._compute.check_hosts,
-            context,
             aggregate,
-            hosts,
-            **(options or {}),
+            lambda row: self._compute.check_hosts(
+                context,
+                row,
+                hosts,
+                requests.unpack(requests.CHECK_HOSTS, options or {}),
+            ),
         )
 
     def check_removal(
@@ -159,7 +171,8 @@ class Endpoint:
     ) -> Packed:
         """Judge a removal; see the manager."""
         return self._answer(
-            self._compute.check_removal, context, aggregate, host
+            aggregate,
+            lambda row: self._compute.check_removal(context, row, host),
         )
 
     def audit_aggregate(
@@ -170,10 +183,10 @@ class Endpoint:
     ) -> Packed:
         """Audit an aggregate; see the manager."""
         return self._answer(
-            self._compute.audit_aggregate,
-            context,
             aggregate,
-            **(options or {}),
+            lambda row: self._compute.audit_aggregate(
+                context, row, requests.unpack(requests.AUDIT, options or {})
+            ),
         )
 
     def recover_aggregate(
@@ -184,26 +197,27 @@ class Endpoint:
     ) -> Packed:
         """Settle what was left behind; see the manager."""
         return self._answer(
-            self._compute.recover_aggregate,
-            context,
             aggregate,
-            **(options or {}),
+            lambda row: self._compute.recover_aggregate(
+                context, row, requests.unpack(requests.RECOVER, options or {})
+            ),
         )
 
     def _answer(
         self,
-        method: typing.Callable[..., model.Report | list[model.Report] | None],
-        context: typing.Any,
         aggregate: Packed,
-        *arguments: str | list[str],
-        **options: typing.Any,
+        work: collections.abc.Callable[[store.Aggregate], Result],
     ) -> Packed:
-        """Run a request and return its result or its failure."""
+        """Run a request and return its result or its failure.
+
+        :param aggregate: what the message says of it.
+        :param work: carries the request out, given what the database says.
+        """
         try:
             row = self._database.get_aggregate(
                 aggregate['uuid'], dismissed=True
             )
-            result = method(context, row, *arguments, **options)
+            result = work(row)
         except exceptions.XenpoolError as error:
             LOG.warning('%s', error)
             return {'failure': failures.pack_error(error)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import typing
 
-from xenpool_driver import base, model
+from xenpool_driver import base, model, requests
 
 
 class RemoteManager(typing.Protocol):
@@ -16,15 +16,15 @@ class RemoteManager(typing.Protocol):
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        options: requests.AddHost,
         slave_info: base.SlaveInfo | None = None,
         *,
         server: str | None = None,
-        **options: typing.Any,
     ) -> None:
         """Have ``server``'s service join ``host``."""
 
 
-class ComputeVirtAPI:
+class ComputeVirtAPI(base.VirtAPI):
     """Callbacks into the service, handed to the driver when it is loaded.
 
     :param remote: takes requests to the other services.
@@ -40,7 +40,7 @@ class ComputeVirtAPI:
         host: str,
         master: str,
         slave_info: base.SlaveInfo,
-        **options: typing.Any,
+        options: requests.AddHost,
     ) -> None:
         """Have the master's service make the join on ``host``'s behalf.
 
@@ -51,14 +51,14 @@ class ComputeVirtAPI:
         :param host: compute host name of the joiner.
         :param master: compute host name of the master.
         :param slave_info: which host to act for; never a password.
-        :param options: keyword options of ``add_to_aggregate``.
+        :param options: how the join was asked for.
         :raises ServiceUnavailable: no service answers for the master.
         """
         self._remote.add_aggregate_host(
             context,
             aggregate,
             host,
+            options,
             slave_info=slave_info,
             server=master,
-            **options,
         )
