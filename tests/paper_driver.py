@@ -137,8 +137,10 @@ class PaperDriver(base.PoolDriver):
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        *,
+        replace_stamp: str | None = None,
     ) -> None:
-        self._called('adopt_aggregate', host)
+        self._called('adopt_aggregate', host, replace_stamp=replace_stamp)
         self._change(
             aggregate,
             store.Changes(

@@ -195,8 +195,17 @@ class PoolDriver(abc.ABC):
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        *,
+        replace_stamp: str | None = None,
     ) -> None:
-        """Take over the pool that ``host`` belongs to, as it stands."""
+        """Take over the pool that ``host`` belongs to, as it stands.
+
+        The stamp of an aggregate that is dismissed in the same store is
+        replaced. That of another controller refuses the adoption.
+
+        :param replace_stamp: another controller's stamp that is replaced
+            all the same, because a person says so.
+        """
 
     @abc.abstractmethod
     def check_host(

@@ -303,10 +303,18 @@ class XenAPIPoolDriver(base.PoolDriver):
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        *,
+        replace_stamp: str | None = None,
     ) -> None:
         row = self._ready(aggregate)
         if row is not None:
-            verb = verbs.Adopt(self.site, row, host, self._hosts)
+            verb = verbs.Adopt(
+                self.site,
+                row,
+                host,
+                self._hosts,
+                replace_stamp=replace_stamp or '',
+            )
             self._perform(verb, aggregate, context, None)
 
     def check_host(

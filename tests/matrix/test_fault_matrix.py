@@ -121,8 +121,12 @@ def run_cell(kept: stage.Kept, cell: Cell) -> crowd.Result:
 def disagreements(where: stage.Stage, report: model.Report) -> list[str]:
     """Return where the aggregate says anything else than its pool.
 
-    Where the pool has lost its master, the audit must say so.
+    Where the pool has lost its master, the audit must say so. A pool that
+    was let go keeps its stamp where it could not be told, which is no
+    disagreement: its aggregate says nothing any more.
     """
+    if judge.current(where).state == pool_states.DISMISSED:
+        return []
     if judge.truth(where) is not None or not judge.current(where).hosts:
         return judge.disagreements(where)
     told = [one.check for one in report.failures]

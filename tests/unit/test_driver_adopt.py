@@ -137,3 +137,146 @@ def test_an_aggregate_without_the_flag_is_left_alone(
 
     assert mocked_pool.frozen(world, plugin, row) == before
     assert world.calls() == []
+
+
+def dismissed(plugin: driver.XenAPIPoolDriver, name: str = 'gone') -> str:
+    """Return the uuid of an aggregate that is dismissed."""
+    row = mocked_pool.aggregate(plugin, name)
+    plugin.dismiss_aggregate(None, row)
+    return row.uuid
+
+
+def owned_by(world: mocked_pool.World, host: str, stamp: str) -> None:
+    """Let a host's pool carry a stamp."""
+    world[host].pool['other_config'][pool_states.OWNER_KEY] = stamp
+
+
+def test_a_released_pool_is_adopted_again(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    row = mocked_pool.formed(world, plugin, 3)
+    row.update_metadata({pool_states.STATE: pool_states.ERROR})
+    plugin.release_aggregate(None, row)
+    again = mocked_pool.aggregate(plugin)
+
+    plugin.adopt_aggregate(None, again, 'xen02')
+
+    assert sorted(again.hosts) == ['xen01', 'xen02', 'xen03']
+    assert again.state == pool_states.ACTIVE
+    stamp = world['xen01'].pool['other_config'][pool_states.OWNER_KEY]
+    assert stamp == again.uuid
+
+
+def test_the_stamp_of_a_dismissed_aggregate_is_replaced(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    spoilers.pool_of_three(world)
+    owned_by(world, 'xen01', dismissed(plugin))
+    row = mocked_pool.aggregate(plugin, 'rack9')
+
+    plugin.adopt_aggregate(None, row, 'xen02')
+
+    assert row.state == pool_states.ACTIVE
+    stamp = world['xen01'].pool['other_config'][pool_states.OWNER_KEY]
+    assert stamp == row.uuid
+    assert mocked_pool.phases(plugin, row) == [
+        'begun',
+        'replace stamp',
+        'stamp',
+        'name',
+        'succeeded',
+    ]
+
+
+def test_the_stamp_of_a_living_aggregate_names_it_and_the_way(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    mocked_pool.formed(world, plugin, 2)
+    row = mocked_pool.aggregate(plugin, 'rack9')
+
+    with pytest.raises(
+        exceptions.InvalidAggregateActionAdd, match="aggregate 'rack1'"
+    ) as caught:
+        plugin.adopt_aggregate(None, row, 'xen02')
+
+    assert caught.value.report is not None
+    [finding] = caught.value.report.failures
+    assert finding.remedy == 'xenpool aggregate release rack1'
+
+
+def test_the_stamp_of_another_controller_is_replaced_only_if_it_is_named(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    spoilers.pool_of_three(world)
+    spoilers.stamp(world, 'xen01')
+    row = mocked_pool.aggregate(plugin, 'rack9')
+    for named in (None, row.uuid):
+        with pytest.raises(
+            exceptions.InvalidAggregateActionAdd, match='another controller'
+        ) as caught:
+            plugin.adopt_aggregate(None, row, 'xen02', replace_stamp=named)
+        assert caught.value.report is not None
+        [finding] = caught.value.report.failures
+        assert finding.remedy.endswith(
+            f": xenpool aggregate adopt rack9 --from xen02 --replace-stamp "
+            f"{spoilers.STRANGER}"
+        )
+    assert world.changes() == []
+
+    plugin.adopt_aggregate(None, row, 'xen02', replace_stamp=spoilers.STRANGER)
+
+    assert row.state == pool_states.ACTIVE
+    stamp = world['xen01'].pool['other_config'][pool_states.OWNER_KEY]
+    assert stamp == row.uuid
+
+
+def test_a_living_aggregates_stamp_is_not_replaced_by_naming_it(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    owner = mocked_pool.formed(world, plugin, 2)
+    row = mocked_pool.aggregate(plugin, 'rack9')
+
+    with pytest.raises(
+        exceptions.InvalidAggregateActionAdd, match="aggregate 'rack1'"
+    ):
+        plugin.adopt_aggregate(None, row, 'xen02', replace_stamp=owner.uuid)
+
+
+def test_a_replacement_that_died_half_way_is_finished(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    tmp_path: pathlib.Path,
+) -> None:
+    spoilers.pool_of_three(world)
+    owned_by(world, 'xen01', dismissed(plugin))
+    row = mocked_pool.aggregate(plugin, 'rack9')
+    dying = world.driver(tmp_path)
+    adding = world['xen01'].api.pool.add_to_other_config
+    add, adding.side_effect = adding.side_effect, KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        dying.adopt_aggregate(None, row, 'xen02')
+    dying.close()
+    adding.side_effect = add
+    world.clock.sleep(61)
+
+    plugin.recover_aggregate(None, row)
+
+    assert row.state == pool_states.ACTIVE
+    stamp = world['xen01'].pool['other_config'][pool_states.OWNER_KEY]
+    assert stamp == row.uuid
+
+
+def test_a_host_with_a_dismissed_aggregates_stamp_is_free(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    old = dismissed(plugin)
+    for host in ('xen01', 'xen02'):
+        owned_by(world, host, old)
+    row = mocked_pool.aggregate(plugin)
+
+    plugin.add_to_aggregate(None, row, 'xen01')
+    plugin.add_to_aggregate(None, row, 'xen02')
+
+    assert row.hosts == ['xen01', 'xen02']
+    stamp = world['xen01'].pool['other_config'][pool_states.OWNER_KEY]
+    assert stamp == row.uuid

@@ -223,6 +223,12 @@ class Adopt(command.ShowOne):
             required=True,
             help='compute host name of any host of the pool',
         )
+        parser.add_argument(
+            '--replace-stamp',
+            metavar='UUID',
+            help='the stamp of another controller that is gone for good; it '
+            'is replaced',
+        )
         command.add_remote(parser)
         return parser
 
@@ -230,6 +236,9 @@ class Adopt(command.ShowOne):
         if not parsed_args.remote:
             self.workbench.require_hosts([parsed_args.host])
         adopted = self.workbench.api(parsed_args.remote).adopt(
-            self.workbench.context, parsed_args.name, parsed_args.host
+            self.workbench.context,
+            parsed_args.name,
+            parsed_args.host,
+            parsed_args.replace_stamp,
         )
         return aggregate.shown(adopted)

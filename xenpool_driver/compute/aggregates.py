@@ -97,6 +97,8 @@ class Compute(typing.Protocol):
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        *,
+        replace_stamp: str | None = None,
     ) -> None:
         """Take the pool of ``host`` over."""
 
@@ -401,15 +403,23 @@ class AggregateAPI:
             self._follow(context, aggregate, host, lost)
 
     def adopt(
-        self, context: typing.Any, name: str, host: str
+        self,
+        context: typing.Any,
+        name: str,
+        host: str,
+        replace_stamp: str | None = None,
     ) -> store.Aggregate:
         """Make an aggregate of the pool that ``host`` belongs to.
 
         When that is refused, no aggregate stays behind.
+
+        :param replace_stamp: another controller's stamp that is replaced.
         """
         aggregate = self.create(name)
         try:
-            self._compute.adopt_aggregate(context, aggregate, host)
+            self._compute.adopt_aggregate(
+                context, aggregate, host, replace_stamp=replace_stamp
+            )
         except exceptions.AggregateError:
             raise
         except exceptions.XenpoolError:

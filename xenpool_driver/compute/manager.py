@@ -141,9 +141,13 @@ class ComputeManager:
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        *,
+        replace_stamp: str | None = None,
     ) -> None:
         """Take over the pool that ``host`` belongs to, as it stands."""
-        self._driver(host).adopt_aggregate(context, aggregate, host)
+        self._driver(host).adopt_aggregate(
+            context, aggregate, host, replace_stamp=replace_stamp
+        )
 
     def check_hosts(
         self,

@@ -131,9 +131,18 @@ class ComputeAPI:
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        *,
+        replace_stamp: str | None = None,
     ) -> None:
         """Take over the pool of ``host``; served by its service."""
-        self._call(context, host, 'adopt_aggregate', aggregate, host=host)
+        self._call(
+            context,
+            host,
+            'adopt_aggregate',
+            aggregate,
+            host=host,
+            replace_stamp=replace_stamp,
+        )
 
     def check_hosts(
         self,

@@ -140,12 +140,18 @@ class Endpoint:
         )
 
     def adopt_aggregate(
-        self, context: typing.Any, aggregate: Packed, host: str
+        self,
+        context: typing.Any,
+        aggregate: Packed,
+        host: str,
+        replace_stamp: str | None = None,
     ) -> Packed:
         """Take a pool over; see the manager."""
         return self._answer(
             aggregate,
-            lambda row: self._compute.adopt_aggregate(context, row, host),
+            lambda row: self._compute.adopt_aggregate(
+                context, row, host, replace_stamp=replace_stamp
+            ),
         )
 
     def check_hosts(

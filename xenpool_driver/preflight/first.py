@@ -3,20 +3,49 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
+
 from xenpool_driver import findings, model, snapshot
 from xenpool_driver.preflight import check
 
 
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """Whose a pool is, by its stamp.
+
+    :ivar stamp: the uuid of the aggregate that owns it; '' for nobody.
+    :ivar name: what our own store calls that aggregate; '' when it does not
+        know it: then another controller has made the stamp.
+    :ivar is_replaced: whether the stamp gives way to a new one.
+    """
+
+    stamp: str = ''
+    name: str = ''
+    is_replaced: bool = False
+
+
 def check_first(
-    pool: snapshot.PoolSnapshot, subject: str, aggregate_uuid: str
+    pool: snapshot.PoolSnapshot,
+    subject: str,
+    aggregate_uuid: str,
+    claim: Claim,
 ) -> model.Report:
     """Judge the pool of the first host: it must be free, and alone.
 
     :param pool: the records of the host's own pool.
     :param subject: the compute host name.
     :param aggregate_uuid: the aggregate that begins with it.
+    :param claim: whose the pool is now.
     """
-    found = [_owner(pool, subject, aggregate_uuid)]
+    by_hand = ''
+    if pool.pool is not None:
+        by_hand = (
+            f"use that controller, or, when it is gone for good, on "
+            f"{subject}: xe pool-param-remove uuid={pool.pool.uuid} "
+            f"param-name=other-config param-key={model.OWNER_KEY}"
+        )
+    found = [_owner(pool, subject, aggregate_uuid, claim, by_hand)]
     if 'host' in pool.read_classes:
         found.append(_alone(pool, subject))
     found.append(_name(pool, subject))
@@ -24,26 +53,44 @@ def check_first(
 
 
 def check_adoption(
-    pool: snapshot.PoolSnapshot, subject: str, aggregate_uuid: str
+    pool: snapshot.PoolSnapshot,
+    subject: str,
+    aggregate: model.AggregateLike,
+    claim: Claim,
 ) -> model.Report:
     """Judge a pool that shall be adopted as it stands.
 
     :param pool: the records of the pool.
     :param subject: the compute host name by which it was named.
-    :param aggregate_uuid: the aggregate that adopts it.
+    :param aggregate: the aggregate that adopts it.
+    :param claim: whose the pool is now.
     """
+    name = shlex.quote(aggregate.name)
+    by_force = (
+        f"use that controller, or, when it is gone for good: xenpool "
+        f"aggregate adopt {name} --from {subject} "
+        f"--replace-stamp {claim.stamp}"
+    )
     return check.report(
         subject,
         [
-            _owner(pool, subject, aggregate_uuid),
-            *_dead_members(pool),
+            _owner(pool, subject, aggregate.uuid, claim, by_force),
+            *_dead_members(pool, name),
         ],
     )
 
 
 def _owner(
-    pool: snapshot.PoolSnapshot, subject: str, aggregate_uuid: str
+    pool: snapshot.PoolSnapshot,
+    subject: str,
+    aggregate_uuid: str,
+    claim: Claim,
+    if_gone: str,
 ) -> model.Finding:
+    """Say whose the pool is.
+
+    :param if_gone: what to do about the stamp of another controller.
+    """
     if pool.pool is None:
         return model.Finding(
             'owner',
@@ -52,19 +99,41 @@ def _owner(
             f"{pool.lacks('pool')}",
             'give the login the right to read it',
         )
-    stamp = pool.pool.other_config.get(model.OWNER_KEY)
-    if stamp and stamp != aggregate_uuid:
+    if claim.stamp in ('', aggregate_uuid):
+        return model.Finding(
+            'owner', model.Severity.PASS, 'no other aggregate owns the pool'
+        )
+    if claim.is_replaced:
+        return _replaced(claim)
+    if claim.name:
+        whose = f"'{claim.name}' ({claim.stamp})"
+        remedy = f"xenpool aggregate release {shlex.quote(claim.name)}"
+    else:
+        whose = f"{claim.stamp}, which another controller has made"
+        remedy = if_gone
+    return model.Finding(
+        'owner',
+        model.Severity.FAIL,
+        f"the pool of '{subject}' belongs to the aggregate {whose}",
+        remedy,
+        objects=findings.at_fault(pool.pool, name=pool.name),
+    )
+
+
+def _replaced(claim: Claim) -> model.Finding:
+    """Say that a stamp gives way."""
+    if claim.name:
         return model.Finding(
             'owner',
-            model.Severity.FAIL,
-            f"the pool of '{subject}' belongs to the aggregate {stamp}",
-            f"use that aggregate, or, when it is gone for good, on "
-            f"{subject}: xe pool-param-remove uuid={pool.pool.uuid} "
-            f"param-name=other-config param-key={model.OWNER_KEY}",
-            objects=findings.at_fault(pool.pool, name=pool.name),
+            model.Severity.PASS,
+            f"the stamp of the aggregate '{claim.name}' ({claim.stamp}), "
+            f"which is dismissed, is replaced",
         )
     return model.Finding(
-        'owner', model.Severity.PASS, 'no other aggregate owns the pool'
+        'owner',
+        model.Severity.WARN,
+        f"the stamp of another controller's aggregate ({claim.stamp}) is "
+        f"replaced, as was asked for",
     )
 
 
@@ -103,14 +172,16 @@ def _name(pool: snapshot.PoolSnapshot, subject: str) -> model.Finding:
     )
 
 
-def _dead_members(pool: snapshot.PoolSnapshot) -> list[model.Finding]:
+def _dead_members(
+    pool: snapshot.PoolSnapshot, aggregate: str
+) -> list[model.Finding]:
     return [
         model.Finding(
             'members',
             model.Severity.WARN,
             f"the member {host.name} at {host.address} is dead",
             f"start {host.name}, or forget it once the pool is adopted: "
-            f"xenpool aggregate remove host AGGREGATE {host.name} --forget",
+            f"xenpool aggregate remove host {aggregate} {host.name} --forget",
             objects=findings.at_fault(host),
         )
         for host in pool.hosts.values()

@@ -12,13 +12,21 @@ from xenpool_driver import conf as config
 from xenpool_driver import (
     exceptions,
     inventory,
+    objects,
     operation,
     pool_states,
     reconcile,
     snapshot,
     store,
 )
-from xenpool_driver.verbs import common, guest, ha, inspection, judging
+from xenpool_driver.verbs import (
+    common,
+    guest,
+    ha,
+    inspection,
+    judging,
+    stamps,
+)
 from xenpool_driver.xapi import client
 
 LOG = log.getLogger(__name__)
@@ -38,6 +46,8 @@ class SetUp(common.PoolVerb):
 
     uuid = ''
     pool_uuid = ''
+    former = ''  # the stamp that is replaced
+    named_stamp = ''  # the one that a person wants to be replaced
 
     def prepare(self) -> None:
         """Refuse a host that is not a free pool of its own.
@@ -56,20 +66,30 @@ class SetUp(common.PoolVerb):
         self.refuse_failures(report)
         door = self.reached(self.door)
         _, self.uuid = self.reached(door.this_host)
-        self.pool_uuid = self.reached(door.pool).uuid
+        self.recognize(self.reached(door.pool))
+
+    def recognize(self, pool: objects.Pool) -> None:
+        """Remember which pool it is, and which stamp of it is replaced."""
+        self.pool_uuid = pool.uuid
+        self.former = stamps.replaceable(self.site, pool, self.named_stamp)
 
     def door(self) -> client.Client:
         """Return the host's own XAPI."""
         return self.site.connections.client(self.host)
 
     def intent(self) -> dict[str, typing.Any]:
-        return {'host_uuid': self.uuid, 'pool_uuid': self.pool_uuid}
+        return {
+            'host_uuid': self.uuid,
+            'pool_uuid': self.pool_uuid,
+            'former_stamp': self.former,
+        }
 
     def restore(
         self, details: collections.abc.Mapping[str, typing.Any]
     ) -> None:
         self.uuid = details['host_uuid']
         self.pool_uuid = details['pool_uuid']
+        self.former = details.get('former_stamp', '')
 
     def begin_changes(self, row: store.Aggregate) -> store.Changes:
         if row.metadata.get(pool_states.MASTER):
@@ -102,10 +122,17 @@ class SetUp(common.PoolVerb):
             self._name(journal, door)
 
     def _stamp(self, journal: operation.Journal, door: client.Client) -> None:
+        if self.former:
+            journal.phase('replace stamp', self.former)
+            self.surely(
+                journal,
+                lambda: stamps.drop(door, self.former),
+                lambda: stamps.stamp_of(door.pool()) != self.former,
+            )
         journal.phase('stamp', f"pool {self.pool_uuid}")
         self.surely(
             journal,
-            lambda: stamp(door, self.row),
+            lambda: stamps.put(door, self.row),
             lambda: self.observe() != Observation.NOT_SET_UP,
         )
 
@@ -145,6 +172,8 @@ class Adopt(SetUp):
 
     :param hosts: every host that the configuration knows; each member of
         the pool must be one of them.
+    :param replace_stamp: another controller's stamp that may be replaced,
+        because a person says so; '' for none.
     """
 
     kind = 'adopt'
@@ -156,8 +185,11 @@ class Adopt(SetUp):
         row: store.Aggregate,
         host: str,
         hosts: collections.abc.Mapping[str, config.HostAccess],
+        *,
+        replace_stamp: str = '',
     ) -> None:
         super().__init__(site, row, host)
+        self.named_stamp = replace_stamp
         self._hosts = hosts
         self._found: dict[str, str] = {}
         self._master_host = host
@@ -169,7 +201,9 @@ class Adopt(SetUp):
             the pool belongs to another aggregate.
         """
         report = self.reached(
-            lambda: inspection.check_adoption(self.site, self.row, self.host)
+            lambda: inspection.check_adoption(
+                self.site, self.row, self.host, self.named_stamp
+            )
         )
         self.refuse_failures(report)
         door = self.reached(self.door)
@@ -191,7 +225,7 @@ class Adopt(SetUp):
                 f"these members of the pool have no section in the "
                 f"configuration: {', '.join(sorted(strangers))}"
             )
-        self.pool_uuid = pool.uuid
+        self.recognize(pool)
         self.uuid = self._found[self._master_host]
 
     def door(self) -> client.Client:
@@ -456,21 +490,6 @@ class Join(common.PoolVerb):
         if losses and self.restore_settings:
             journal.phase('restore settings')
             inspection.restore_settings(self.coordinator(), self.uuid, before)
-
-
-def stamp(door: client.Client, row: store.Aggregate) -> None:
-    """Write down in the pool that it belongs to the aggregate.
-
-    XAPI refuses a key that is there already, so of two controllers one wins.
-
-    :raises XapiRefused: the pool belongs to another aggregate.
-    """
-    try:
-        door.add_pool_other_config(pool_states.OWNER_KEY, row.uuid)
-    except exceptions.XapiRefused as error:
-        owner = door.pool().other_config.get(pool_states.OWNER_KEY)
-        if error.code != 'MAP_DUPLICATE_KEY' or owner != row.uuid:
-            raise
 
 
 def observe_set_up(

@@ -18,19 +18,26 @@ from xenpool_driver import (
 )
 from xenpool_driver.preflight import eject as eject_rules
 from xenpool_driver.preflight import first
-from xenpool_driver.verbs import common, judging
+from xenpool_driver.verbs import common, judging, stamps
 from xenpool_driver.xapi import client
 
 
 def check_adoption(
-    site: operation.Site, row: store.Aggregate, host: str
+    site: operation.Site,
+    row: store.Aggregate,
+    host: str,
+    named_stamp: str = '',
 ) -> model.Report:
     """Judge a pool that shall be adopted through one of its members.
 
+    :param named_stamp: another controller's stamp that may be replaced.
     :raises XapiError: it cannot be read.
     """
     pool = site.connections.coordinator_of(host).snapshot()
-    return first.check_adoption(pool, host, row.uuid)
+    former = stamps.replaceable(site, pool.pool, named_stamp)
+    return first.check_adoption(
+        pool, host, row, stamps.claim(site, pool.pool, former)
+    )
 
 
 def check_remove(

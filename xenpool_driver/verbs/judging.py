@@ -21,7 +21,7 @@ from xenpool_driver import (
 from xenpool_driver.preflight import check, first
 from xenpool_driver.preflight import join as join_rules
 from xenpool_driver.preflight import site as site_rules
-from xenpool_driver.verbs import common
+from xenpool_driver.verbs import common, stamps
 from xenpool_driver.xapi import client, discovery
 
 
@@ -99,7 +99,10 @@ def check_first(
     :raises XapiError: it cannot be read.
     """
     own = site.connections.client(host).snapshot()
-    return first.check_first(own, host, row.uuid)
+    former = stamps.replaceable(site, own.pool)
+    return first.check_first(
+        own, host, row.uuid, stamps.claim(site, own.pool, former)
+    )
 
 
 def judge_join(
@@ -261,7 +264,8 @@ def _read_joiner(
         return _judge_member(site, row, host, target, error)
     if own.coordinator is None:
         raise exceptions.XapiUnavailable('has no pool yet', host)
-    return _without_guest(site, host, own)
+    former = stamps.replaceable(site, own.pool)
+    return stamps.without(_without_guest(site, host, own), former)
 
 
 def _judge(
