@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import abc
 import collections.abc
+import types
 import typing
 
 import stevedore.driver
 import stevedore.exception
 from oslo_config import cfg
 
-from xenpool_driver import exceptions, model, requests
+from xenpool_driver import exceptions, foreign_errors, model, requests
 
 NAMESPACE = 'xenpool.compute_drivers'
 """The stevedore namespace of pool drivers."""
@@ -271,13 +272,37 @@ class PoolDriver(abc.ABC):
 
 
 def load_driver(
-    conf: cfg.ConfigOpts, virtapi: typing.Any = None
+    conf: cfg.ConfigOpts,
+    virtapi: typing.Any = None,
+    service_exceptions: types.ModuleType | str | None = None,
 ) -> PoolDriver:
     """Return the driver that ``[xenpool] compute_driver`` names.
 
+    :param conf: options that :func:`xenpool_driver.conf.register_opts`
+        registered.
+    :param virtapi: callbacks into the service, or None.
+    :param service_exceptions: the service's module of exceptions, or its
+        dotted name, for example ``nova.exception``. What the driver raises
+        is then an instance of our class and of the service's class with the
+        same name, so that the service's own ``except`` clauses catch it.
     :raises ConfigurationError: no such plug-in, or it fails to load, or it
-        has no use for the options.
+        has no use for the options; or the module of exceptions lacks
+        ``AggregateError`` or ``InvalidAggregateAction``.
     """
+    errors = None
+    if service_exceptions is not None:
+        errors = foreign_errors.ForeignErrors(service_exceptions)
+    driver = _plugin(conf, virtapi)
+    if errors is not None:
+        for method, found in vars(PoolDriver).items():
+            if callable(found) and not method.startswith('_'):
+                guarded = errors.guarded(getattr(driver, method))
+                setattr(driver, method, guarded)
+    return driver
+
+
+def _plugin(conf: cfg.ConfigOpts, virtapi: typing.Any) -> PoolDriver:
+    """Load the plug-in and make the driver."""
     name = conf.xenpool.compute_driver
     manager: stevedore.driver.DriverManager[PoolDriver]
     try:

@@ -85,10 +85,14 @@ class Service:
     :ivar rows: the database, by uuid.
     :ivar casts: what was sent and not handled yet.
     :param driver: what its manager calls.
+    :param errors: the module whose exceptions its manager catches.
     """
 
-    def __init__(self, driver: base.PoolDriver) -> None:
+    def __init__(
+        self, driver: base.PoolDriver, errors: typing.Any = exceptions
+    ) -> None:
         self.driver = driver
+        self.errors = errors
         self.rows: dict[str, Aggregate] = {}
         self.casts: list[Cast] = []
 
@@ -143,7 +147,7 @@ class Service:
                 self.driver.add_to_aggregate(
                     None, aggregate, host, slave_info=None
                 )
-            except exceptions.AggregateError:
+            except self.errors.AggregateError:
                 self.driver.undo_aggregate_operation(
                     None, aggregate.delete_host, aggregate, host
                 )
@@ -154,14 +158,14 @@ class Service:
                 None, aggregate, host, slave_info=None
             )
         except (
-            exceptions.AggregateError,
-            exceptions.InvalidAggregateAction,
+            self.errors.AggregateError,
+            self.errors.InvalidAggregateAction,
         ) as error:
             self.driver.undo_aggregate_operation(
                 None,
                 aggregate.add_host,
                 aggregate,
                 host,
-                isinstance(error, exceptions.AggregateError),
+                isinstance(error, self.errors.AggregateError),
             )
             raise

@@ -8,8 +8,9 @@ import pathlib
 
 import pytest
 
-from tests.functional import driver_lab, nova
-from xenpool_driver import exceptions, pool_states, simulator
+from tests.functional import driver_lab, nova, nova_exceptions
+from xenpool_driver import base, driver, exceptions, pool_states, simulator
+from xenpool_driver import conf as config
 
 
 @pytest.fixture(scope='module')
@@ -22,9 +23,13 @@ def lab() -> collections.abc.Iterator[simulator.Simulation]:
 def service(
     lab: simulator.Simulation, tmp_path: pathlib.Path
 ) -> collections.abc.Iterator[nova.Service]:
-    plugin = driver_lab.make_driver(driver_lab.configuration(lab, tmp_path))
-    plugin.site.conf.set_override('allow_data_loss', True, group='xenpool')
-    yield nova.Service(plugin)
+    """A service whose manager catches exceptions of its own."""
+    path = driver_lab.configuration(lab, tmp_path, allow_data_loss=True)
+    plugin = base.load_driver(
+        config.load([str(path)]), service_exceptions=nova_exceptions
+    )
+    assert isinstance(plugin, driver.XenAPIPoolDriver)
+    yield nova.Service(plugin, nova_exceptions)
     lab.faults.clear()
     plugin.close()
 

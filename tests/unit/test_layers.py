@@ -21,7 +21,7 @@ ROWS = [
     {'operation'},
     {'xapi', 'store'},
     {'base'},
-    {'requests'},
+    {'requests', 'foreign_errors'},
     {'pool_states', 'preflight', 'reconcile', 'inventory'},
     {'snapshot', 'findings'},
     {'model', 'conf', 'objects'},
