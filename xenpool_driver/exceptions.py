@@ -217,7 +217,13 @@ class NotPoolMaster(XapiError):
 
 
 class XapiUnavailable(XapiError):
-    """The call was not sent (or surely not executed): a retry is safe."""
+    """The call was not sent (or surely not executed): a retry is safe.
+
+    :ivar untrusted: whether somebody answered, with a certificate that is
+        not trusted.
+    """
+
+    untrusted = False
 
 
 class XapiOutcomeUnknown(XapiError):

@@ -23,6 +23,7 @@ ROWS = [
     {'base'},
     {'requests', 'foreign_errors'},
     {'pool_states', 'preflight', 'reconcile', 'inventory'},
+    {'identity'},
     {'snapshot', 'findings'},
     {'model', 'conf', 'objects'},
     {'exceptions', 'clock'},

@@ -11,7 +11,7 @@ import threading
 import urllib.parse
 
 from xenpool_driver import clock as clocks
-from xenpool_driver import conf, exceptions
+from xenpool_driver import conf, exceptions, identity
 from xenpool_driver.xapi import client as clients
 from xenpool_driver.xapi import discovery, session
 
@@ -200,6 +200,35 @@ class Connections:
             probe.logout(self._probe_timeout)
         return ''
 
+    def sight(
+        self, host_name: str, read_own: bool = True
+    ) -> identity.Sighting:
+        """Return what a host shows to a login of its own.
+
+        Nobody is waited for longer than ``probe_timeout``.
+
+        :param host_name: the compute host name.
+        :param read_own: read pool and hosts where it is a master.
+        :raises ConfigurationError: it is not configured.
+        """
+        probe = self._new_home(self.access(host_name))
+        try:
+            with probe.transport.reading(self._probe_timeout):
+                probe.login(self._probe_timeout)
+                if not read_own:
+                    return identity.Sighting(master='')
+                door = clients.Client(probe, self._clock)
+                own = door.snapshot('pool', 'host', with_clock=False)
+                return identity.Sighting(master='', own=own)
+        except exceptions.NotPoolMaster as error:
+            self._forget_mastership(host_name)
+            named = self.name_at(error.address) or ''
+            return identity.Sighting(master=error.address, named=named)
+        except exceptions.XapiError as error:
+            return _unseen(error, host_name)
+        finally:
+            probe.logout(self._probe_timeout)
+
     def find_coordinator(
         self,
         members: collections.abc.Mapping[str, str | None],
@@ -314,6 +343,15 @@ class Connections:
             if wanted in discovery.resolved(access.address):
                 return access
         return None
+
+
+def _unseen(error: exceptions.XapiError, host_name: str) -> identity.Sighting:
+    """Return what is to be said of a host that showed no pool."""
+    return identity.Sighting(
+        code=error.code,
+        reason=str(error).removeprefix(f"{host_name}: "),
+        untrusted=getattr(error, 'untrusted', False),
+    )
 
 
 def _warn(access: conf.HostAccess) -> None:

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
-import ipaddress
 import queue
 import socket
 import threading
 import time
 
-from xenpool_driver import conf, exceptions
+from xenpool_driver import conf, exceptions, identity
 from xenpool_driver.xapi import session
 
 GRACE = 0.25
@@ -223,17 +222,11 @@ def at_once(
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def same_address(one: str, other: str) -> bool:
-    """Say whether two addresses, written anyhow, are the same."""
-    return one == other or normal(one) == normal(other)
+same_address = identity.same_address
+"""Say whether two addresses, written anyhow, are the same."""
 
-
-def normal(address: str) -> str:
-    """Return the one spelling of an address; of a name, lower case."""
-    try:
-        return str(ipaddress.ip_address(address.strip('[]')))
-    except ValueError:
-        return address.lower().rstrip('.')
+normal = identity.normal
+"""Return the one spelling of an address; of a name, lower case."""
 
 
 def resolved(name: str) -> frozenset[str]:

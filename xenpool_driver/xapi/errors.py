@@ -173,6 +173,11 @@ FOREIGN: tuple[Foreign, ...] = (
 """Read from the top; the first row whose kind fits holds. All other rows
 being silent, the last one treats the unforeseen as sent."""
 
+UNTRUSTED: frozenset[type[BaseException]] = frozenset(
+    {WrongCertificate, ssl.SSLCertVerificationError}
+)
+"""Kinds of a peer that is there, but need not be the one that was meant."""
+
 NOT_EXECUTED = frozenset(
     {301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 411, 413, 414, 431, 501}
 )
@@ -207,7 +212,9 @@ def from_foreign(
         return exceptions.XapiOutcomeUnknown(
             f"{text}; the call may have been carried out", peer.name
         )
-    return exceptions.XapiUnavailable(text, peer.name)
+    unavailable = exceptions.XapiUnavailable(text, peer.name)
+    unavailable.untrusted = row.kind in UNTRUSTED
+    return unavailable
 
 
 def from_answer(
