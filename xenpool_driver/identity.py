@@ -161,10 +161,13 @@ def _silent(seen: Sighting) -> Who:
 def _named(seen: Sighting, known: Known, uuid: str) -> Identified:
     """Say who a member of some pool is; its own uuid is not to be seen."""
     record = known.record(uuid)
+    if record and known.is_live(record) is not False:
+        # Whom the master hears has the pool's secret, whomever it names.
+        return Identified(who=Who.MEMBER, seen=seen, uuid=uuid, record=record)
     if not _names_us(seen, known):
         return Identified(who=Who.STRANGER, seen=seen, record=record)
-    if known.pool is None or (record and known.is_live(record) is not False):
-        return Identified(who=Who.MEMBER, seen=seen, uuid=uuid, record=record)
+    if known.pool is None:
+        return Identified(who=Who.MEMBER, seen=seen, uuid=uuid)
     successor = _at_the_same_address(known, record)
     if successor is not None:
         return Identified(

@@ -124,6 +124,12 @@ class Report:
         }
 
 
+STATE_KEY = 'operational_state'
+"""Metadata key; ``pool_states.STATE`` is its name above here."""
+
+FAILED_KEY = 'failed_requests'
+"""Metadata key; ``pool_states.FAILED_REQUESTS`` is its name above here."""
+
 MASTER_KEY = 'master_compute'
 """Metadata key; ``pool_states.MASTER`` is its name above here."""
 

@@ -61,8 +61,13 @@ class Pool(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Host(Record):
-    """A host. ``fields`` names what its XAPI knows of."""
+    """A host. ``fields`` names what its XAPI knows of.
 
+    :ivar alias: its compute host name, where that is known; it is no field
+        of XAPI's.
+    """
+
+    alias: str = ''
     name_label: str = ''
     name_description: str = ''
     hostname: str = ''
@@ -94,8 +99,16 @@ class Host(Record):
 
     @property
     def name(self) -> str:
-        """What people call it."""
-        return self.name_label or self.hostname or self.uuid
+        """What people call it: by both names where XAPI has another one."""
+        own = self.name_label or self.hostname or self.uuid
+        if self.alias in ('', own):
+            return own
+        return f"{self.alias} ({own} in XAPI)"
+
+    @property
+    def typed(self) -> str:
+        """What our commands call it."""
+        return self.alias or self.name_label or self.hostname or self.uuid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

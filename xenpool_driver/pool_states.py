@@ -110,7 +110,7 @@ REFUSALS: collections.abc.Mapping[tuple[str, str], str] = {
 POOL_FLAG = 'hypervisor_pool'
 """Metadata key: the aggregate is a pool (its presence decides)."""
 
-STATE = 'operational_state'
+STATE = model.STATE_KEY
 """Metadata key: one of :data:`STATES`."""
 
 KEY = STATE
@@ -122,7 +122,7 @@ MASTER = model.MASTER_KEY
 POOL_UUID = model.POOL_UUID_KEY
 """Metadata key: the uuid of the XAPI pool."""
 
-FAILED_REQUESTS = 'failed_requests'
+FAILED_REQUESTS = model.FAILED_KEY
 """Metadata key: how many requests in a row have failed, as text."""
 
 RESERVED_KEYS = frozenset(

@@ -95,6 +95,7 @@ class PoolSnapshot:
     :ivar read_classes: the classes that were read, empty ones included.
     :ivar clock_offset: seconds by which the coordinator's clock is ahead of
         ours; None when it was not asked.
+    :ivar aggregate: the name of the aggregate that the pool is, or ''.
     """
 
     pool: objects.Pool | None = None
@@ -120,6 +121,21 @@ class PoolSnapshot:
     unreadable: objects.Strings = _empty()
     read_classes: frozenset[str] = frozenset()
     clock_offset: float | None = None
+    aggregate: str = ''
+
+    def called(
+        self, names: objects.Strings, aggregate: str = ''
+    ) -> PoolSnapshot:
+        """Return the same with the names that our commands take.
+
+        :param names: ``{XenServer uuid: compute host name}``.
+        :param aggregate: the name of the aggregate that the pool is.
+        """
+        hosts = {
+            ref: dataclasses.replace(host, alias=names.get(host.uuid, ''))
+            for ref, host in self.hosts.items()
+        }
+        return dataclasses.replace(self, hosts=hosts, aggregate=aggregate)
 
     def lacks(self, cls: str) -> str | None:
         """Say why nothing is known of class ``cls``, or None if it is."""

@@ -10,7 +10,7 @@ import typing
 import pytest
 
 from tests.unit import raw_pools
-from xenpool_driver import model, reconcile
+from xenpool_driver import identity, model, reconcile, snapshot
 from xenpool_driver.xapi import records
 
 only, host, add = raw_pools.only, raw_pools.host, raw_pools.add
@@ -55,8 +55,37 @@ def audit(
 ) -> tuple[model.Finding, ...]:
     parsed = raw_pools.parse(raw, clock_offset=0.0)
     return reconcile.audit(
-        reconcile.Declared.of(aggregate), parsed, views, **options
+        reconcile.Declared.of(aggregate),
+        parsed,
+        answers(parsed, aggregate, views),
+        **options,
     )
+
+
+def answers(
+    pool: snapshot.PoolSnapshot,
+    aggregate: typing.Any,
+    views: dict[str, str | None],
+) -> dict[str, identity.Identified]:
+    """Return who answers where members name these masters."""
+    members = {
+        name: aggregate.metadata[name]
+        for name in aggregate.hosts
+        if name in aggregate.metadata
+    }
+    uuid = pool.pool.uuid if pool.pool else ''
+    known = identity.Known(pool_uuid=uuid, members=members, pool=pool)
+    return {
+        name: identity.tell(
+            identity.Sighting(
+                master=view,
+                named='elsewhere' if view == '127.9.9.9' else '',
+            ),
+            known,
+            name,
+        )
+        for name, view in views.items()
+    }
 
 
 def bad(
@@ -171,16 +200,19 @@ def test_dead_and_disabled_members() -> None:
 
 
 @pytest.mark.parametrize(
-    ('view', 'severity'), [('', FAIL), ('127.9.9.9', FAIL), (None, UNKNOWN)]
+    ('view', 'check'),
+    [
+        ('', 'member-views'),
+        ('127.9.9.9', 'member-views'),
+        (None, 'identity'),
+    ],
 )
-def test_members_that_disagree(
-    view: str | None, severity: model.Severity
-) -> None:
+def test_members_that_disagree(view: str | None, check: str) -> None:
     raw, aggregate, views = world()
     name = f"compute-{host(raw, master=False)[1]['name_label']}"
     views[name] = view
     found = audit(raw, aggregate, views)
-    assert bad(found) == [('member-views', severity)]
+    assert bad(found) == [(check, FAIL)]
 
 
 def test_master_that_obeys_somebody_else() -> None:
@@ -224,15 +256,14 @@ def test_tls_and_ha() -> None:
 def test_clocks() -> None:
     raw, aggregate, views = world()
     declared = reconcile.Declared.of(aggregate)
-    snapshot = raw_pools.parse(raw)
+    pool = raw_pools.parse(raw)
     names = list(aggregate.hosts)
-    assert bad(reconcile.audit(declared, snapshot, views)) == [
-        ('clocks', UNKNOWN)
-    ]
-    ahead = dataclasses.replace(snapshot, clock_offset=9.0)
+    seen = answers(pool, aggregate, views)
+    assert bad(reconcile.audit(declared, pool, seen)) == [('clocks', UNKNOWN)]
+    ahead = dataclasses.replace(pool, clock_offset=9.0)
     (finding,) = [
         f
-        for f in reconcile.audit(declared, ahead, views)
+        for f in reconcile.audit(declared, ahead, seen)
         if f.check == 'clocks'
     ]
     assert 'this machine' in finding.message
@@ -261,7 +292,7 @@ def test_unread_pool_is_unknown_everywhere() -> None:
     found = reconcile.audit(
         reconcile.Declared.of(aggregate),
         records.snapshot({}, unreadable={'pool': 'RBAC', 'host': 'RBAC'}),
-        views,
+        {},
     )
     assert {f.severity for f in found} == {UNKNOWN}
 

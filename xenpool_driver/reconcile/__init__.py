@@ -12,7 +12,13 @@ import collections.abc
 import dataclasses
 import enum
 
-from xenpool_driver.reconcile import declared, fixes, health
+from xenpool_driver.reconcile import (
+    cases,
+    declared,
+    fixes,
+    health,
+    lifecycle,
+)
 
 Declared = declared.Declared
 """What an aggregate says of itself."""
@@ -28,6 +34,12 @@ find_master_fix = fixes.master_fix
 
 audit = health.audit
 """Return where an aggregate and its pool disagree, and what ails it."""
+
+audit_masterless = lifecycle.masterless
+"""Return what is to be said of a pool whose master nobody finds."""
+
+Pending = cases.Pending
+"""An operation that has not ended."""
 
 
 class Observation(enum.StrEnum):

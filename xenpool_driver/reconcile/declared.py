@@ -19,6 +19,8 @@ class Declared:
     :ivar uuids: ``{compute host: XenServer uuid}`` of those that have one.
     :ivar master: the compute host name of the master, or ''.
     :ivar pool_uuid: the uuid of the pool, or ''.
+    :ivar state: its state, or ''.
+    :ivar failed: how many requests in a row have failed.
     """
 
     uuid: str
@@ -27,6 +29,8 @@ class Declared:
     uuids: collections.abc.Mapping[str, str]
     master: str = ''
     pool_uuid: str = ''
+    state: str = ''
+    failed: int = 0
 
     @classmethod
     def of(cls, aggregate: model.AggregateLike) -> Declared:
@@ -43,6 +47,8 @@ class Declared:
             },
             master=metadata.get(model.MASTER_KEY) or '',
             pool_uuid=metadata.get(model.POOL_UUID_KEY) or '',
+            state=metadata.get(model.STATE_KEY) or '',
+            failed=int(metadata.get(model.FAILED_KEY) or 0),
         )
 
     def host_of(self, uuid: str) -> str | None:

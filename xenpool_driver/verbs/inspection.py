@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import typing
 
@@ -18,8 +19,12 @@ from xenpool_driver import (
 )
 from xenpool_driver.preflight import eject as eject_rules
 from xenpool_driver.preflight import first
-from xenpool_driver.verbs import common, judging, stamps
+from xenpool_driver.verbs import common, judging, sight, stamps
 from xenpool_driver.xapi import client
+
+LINGERING = 60.0
+"""Seconds for which XAPI may keep certificates of a host that has left: its
+garbage collection runs every 30 s (recorded: up to 40 s)."""
 
 
 def check_adoption(
@@ -72,49 +77,72 @@ def audit(
 
     :param fix: settle what touches only our own metadata.
     """
-    stuck = _in_error(row)
+    pending = _pending(site, row)
     try:
-        pool = _pool_of(site, row).snapshot(*snapshot.AUDIT_CLASSES)
+        door = _pool_of(site, row)
+        pool = door.snapshot(*snapshot.AUDIT_CLASSES)
     except exceptions.XapiError as error:
-        if not row.hosts:
-            return model.Report(row.name, stuck)
-        finding = model.Finding(
-            'master-reachable',
-            model.Severity.FAIL,
-            str(error),
-            f"if the master is dead for good: xenpool aggregate recover "
-            f"{row.name} --promote HOST",
-        )
-        return model.Report(row.name, (*stuck, finding))
+        return _masterless(site, row, pending, str(error))
+    placed = _placed(site, row, pool)
     fixed = []
     if fix:
-        needed = reconcile.find_fixes(
-            reconcile.Declared.of(row), pool, _placed(site, row, pool)
-        )
+        declared = reconcile.Declared.of(row)
+        needed = reconcile.find_fixes(declared, pool, placed)
         fixed = _fix(site, row, needed)
-    views = common.member_views(site, sorted(common.members(row)))
     findings = reconcile.audit(
         reconcile.Declared.of(row),
-        pool,
-        views,
+        pool.called(sight.names(row, placed), row.name),
+        sight.members(site, row, pool, door.name),
         now=site.clock.time(),
         joining=judging.joining(site, row),
+        placed=placed.values(),
+        pending=pending,
+        left_lately=_left_lately(site, row),
     )
-    return model.Report(row.name, (*stuck, *fixed, *findings))
+    return model.Report(row.name, (*fixed, *findings))
 
 
-def _in_error(row: store.Aggregate) -> tuple[model.Finding, ...]:
-    """Return that the aggregate is in error, and the way out."""
-    if row.state != pool_states.ERROR:
-        return ()
-    return (
-        model.Finding(
-            'lifecycle',
-            model.Severity.FAIL,
-            'the aggregate is in error: hosts cannot be added and the master '
-            'cannot be changed any more',
-            pool_states.way_out(row.state, pool_states.ADD, row.name),
-        ),
+def _masterless(
+    site: operation.Site,
+    row: store.Aggregate,
+    pending: collections.abc.Sequence[reconcile.Pending],
+    reason: str,
+) -> model.Report:
+    """Say what ails an aggregate whose pool has no master that answers."""
+    if not row.hosts and not pending:
+        return model.Report(row.name)
+    findings = reconcile.audit_masterless(
+        reconcile.Declared.of(row),
+        sight.members(site, row, None, ''),
+        reason,
+        pending,
+    )
+    return model.Report(row.name, findings)
+
+
+def _pending(
+    site: operation.Site, row: store.Aggregate
+) -> tuple[reconcile.Pending, ...]:
+    """Return the aggregate's operations that have not ended."""
+    orphaned = {one.uuid for one in site.store.expired_operations(row.uuid)}
+    return tuple(
+        reconcile.Pending(
+            uuid=one.uuid,
+            story=f"{one.kind} of {one.host or 'the pool'}",
+            phase=one.phase,
+            orphaned=one.uuid in orphaned,
+            owner=one.owner,
+        )
+        for one in site.store.running_operations(row.uuid)
+    )
+
+
+def _left_lately(site: operation.Site, row: store.Aggregate) -> bool:
+    """Say whether a host has left the pool a moment ago."""
+    since = site.clock.time() - LINGERING
+    return any(
+        one.kind in ('eject', 'forget') and (one.ended_at or 0.0) > since
+        for one in site.store.list_operations(row.uuid, limit=8)
     )
 
 

@@ -1,0 +1,102 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Who answers at the addresses of hosts: asked for, then told apart."""
+
+from __future__ import annotations
+
+import collections.abc
+import concurrent.futures
+
+from xenpool_driver import (
+    exceptions,
+    identity,
+    objects,
+    operation,
+    pool_states,
+    snapshot,
+    store,
+)
+from xenpool_driver.verbs import common
+
+
+def known(
+    row: store.Aggregate, pool: snapshot.PoolSnapshot | None
+) -> identity.Known:
+    """Return what is known of an aggregate's pool.
+
+    :param pool: its pool, hosts and their metrics; None without a master.
+    """
+    return identity.Known(
+        pool_uuid=row.metadata.get(pool_states.POOL_UUID) or '',
+        members=common.members(row),
+        pool=pool,
+    )
+
+
+def members(
+    site: operation.Site,
+    row: store.Aggregate,
+    pool: snapshot.PoolSnapshot | None,
+    master: str,
+) -> dict[str, identity.Identified]:
+    """Return who answers at the address of each member.
+
+    All are asked at the same time. Nobody is waited for longer than
+    ``probe_timeout``.
+
+    :param pool: as for :func:`known`.
+    :param master: the compute host name of the master, which has just shown
+        what it serves; '' without one.
+    """
+    hosts = sorted(common.members(row))
+    facts = known(row, pool)
+
+    def look(host: str) -> identity.Identified:
+        seen = _seen(site, host, host != master)
+        return identity.tell(seen, facts, host)
+
+    return dict(zip(hosts, at_once(look, hosts), strict=True))
+
+
+def one(
+    site: operation.Site,
+    row: store.Aggregate,
+    pool: snapshot.PoolSnapshot | None,
+    host: str,
+) -> identity.Identified:
+    """Return who answers at the address of a host.
+
+    :param pool: as for :func:`known`.
+    """
+    return identity.tell(_seen(site, host), known(row, pool), host)
+
+
+def _seen(
+    site: operation.Site, host: str, read_own: bool = True
+) -> identity.Sighting:
+    try:
+        return site.connections.sight(host, read_own)
+    except exceptions.ConfigurationError as error:
+        return identity.Sighting(code='NOT_CONFIGURED', reason=str(error))
+
+
+def at_once(
+    look: collections.abc.Callable[[str], identity.Identified],
+    hosts: collections.abc.Sequence[str],
+) -> list[identity.Identified]:
+    """Return what ``look`` returns for each host; all run at once."""
+    if not hosts:
+        return []
+    with concurrent.futures.ThreadPoolExecutor(len(hosts)) as workers:
+        return list(workers.map(look, hosts))
+
+
+def names(
+    row: store.Aggregate, placed: objects.Strings | None = None
+) -> dict[str, str]:
+    """Return ``{XenServer uuid: compute host name}``, for messages.
+
+    :param placed: ``{compute host: XenServer uuid}`` of hosts that are not
+        in the aggregate.
+    """
+    pairs = {**(placed or {}), **common.members(row)}
+    return {uuid: host for host, uuid in pairs.items()}
