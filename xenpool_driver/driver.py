@@ -144,18 +144,18 @@ class XenAPIPoolDriver(base.PoolDriver):
         row = self._ready(aggregate)
         if row is None:
             return
+        next_master = ''
         if successor and successor != host and verbs.is_master(row, host):
-            handover = verbs.HandOver(
-                self.site, row, successor, suspend_ha=suspend_ha
-            )
-            row = self._perform(handover, aggregate, context, progress)
-        verb: operation.Verb
-        if verbs.is_last(row, host):
-            verb = verbs.Clear(self.site, row, host, forget=forget)
-        elif forget:
-            verb = verbs.Forget(self.site, row, host, suspend_ha=suspend_ha)
-        else:
-            verb = verbs.Eject(
+            next_master = successor
+
+        def removal(row: store.Aggregate) -> operation.Verb:
+            if verbs.is_last(row, host):
+                return verbs.Clear(self.site, row, host, forget=forget)
+            if forget:
+                return verbs.Forget(
+                    self.site, row, host, suspend_ha=suspend_ha
+                )
+            return verbs.Eject(
                 self.site,
                 row,
                 host,
@@ -166,8 +166,53 @@ class XenAPIPoolDriver(base.PoolDriver):
                 keep_disabled=keep_disabled,
                 wait=wait,
                 suspend_ha=suspend_ha,
+                successor=next_master,
             )
-        self._perform(verb, aggregate, context, progress)
+
+        if not next_master:
+            self._perform(removal(row), aggregate, context, progress)
+            return
+        handover = verbs.HandOver(
+            self.site,
+            row,
+            next_master,
+            suspend_ha=suspend_ha,
+            removal=removal(row),
+        )
+        row = self._hand_over(handover, host, aggregate, context, progress)
+        try:
+            self._perform(removal(row), aggregate, context, progress)
+        except exceptions.InvalidAggregateAction as error:
+            raise exceptions.AggregateError(
+                row.name,
+                f"remove_from_aggregate {host}",
+                f"'{next_master}' is the master now, as was asked for; then "
+                f"the removal was refused: {error.reason}",
+            ) from error
+
+    def _hand_over(
+        self,
+        verb: operation.Verb,
+        host: str,
+        aggregate: model.AggregateLike,
+        context: typing.Any,
+        progress: model.Progress | None,
+    ) -> store.Aggregate:
+        """Make another host the master so that ``host`` can be removed.
+
+        :raises InvalidAggregateAction: one of the two steps is refused;
+            nothing happened.
+        :raises AggregateError: the master was not changed.
+        """
+        try:
+            return self._perform(verb, aggregate, context, progress)
+        except exceptions.AggregateError as error:
+            raise exceptions.AggregateError(
+                verb.row.name,
+                f"remove_from_aggregate {host}",
+                f"{host} was not removed, since '{verb.host}' was to be the "
+                f"master first: {error.reason}",
+            ) from error
 
     def undo_aggregate_operation(
         self,

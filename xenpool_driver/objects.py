@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import ipaddress
 import typing
 
 Ref = str
 """An opaque reference. Null references are None, never text."""
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+"""An IP address."""
 
 Strings = collections.abc.Mapping[str, str]
 """A map of texts to texts, such as other_config."""
@@ -48,6 +52,8 @@ class Pool(Record):
     restrictions: Strings = _empty()
     current_operations: Strings = _empty()
     default_sr: Ref | None = None
+    suspend_image_sr: Ref | None = None
+    crash_dump_sr: Ref | None = None
     ha_enabled: bool = False
     ha_statefiles: tuple[str, ...] = ()
     ha_configuration: Strings = _empty()
@@ -95,6 +101,8 @@ class Host(Record):
     last_update_hash: str = ''
     multipathing: bool = False
     iscsi_iqn: str = ''
+    suspend_image_sr: Ref | None = None
+    crash_dump_sr: Ref | None = None
     fields: frozenset[str] = frozenset()
 
     @property
@@ -154,6 +162,18 @@ class Pif(Record):
     def name(self) -> str:
         """The device, with its VLAN tag where it has one."""
         return self.device if self.vlan < 0 else f"{self.device}.{self.vlan}"
+
+    def is_beside(self, address: Address) -> bool:
+        """Say whether ``address`` lies in a subnet of the interface."""
+        texts = [f"{self.ip}/{self.netmask}"] if self.ip else []
+        for text in (*texts, *self.ipv6):
+            try:
+                subnet = ipaddress.ip_interface(text).network
+            except ValueError:
+                continue
+            if address.version == subnet.version and address in subnet:
+                return True
+        return False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -233,7 +253,7 @@ class Vbd(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Vm(Record):
-    """A VM, template, snapshot or control domain."""
+    """A VM, template, snapshot or control domain. Sizes in bytes."""
 
     name_label: str = ''
     name_description: str = ''
@@ -248,6 +268,8 @@ class Vm(Record):
     other_config: Strings = _empty()
     tags: tuple[str, ...] = ()
     attached_pcis: tuple[Ref, ...] = ()
+    suspend_vdi: Ref | None = None
+    memory_dynamic_min: int = 0
 
     @property
     def name(self) -> str:

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import collections
 import pathlib
+import shlex
 import typing
 
 import pytest
 
+from tests import xe
 from tests.functional import lab as labs
 from tests.matrix import mischief, scenarios
-from xenpool_driver import exceptions, pool_states
+from xenpool_driver import exceptions, model, pool_states
 from xenpool_driver.simulator import faults
 
 TWO, THREE = scenarios.TWO, scenarios.THREE
@@ -118,27 +121,125 @@ def test_without_drain_guests_are_a_refusal(tmp_path: pathlib.Path) -> None:
         assert '--drain' in finding.remedy
 
 
+def refused(lab: labs.Lab, **options: typing.Any) -> model.Report:
+    """Drain a host that cannot be; return why, and see that all is as was."""
+    calls = collections.Counter(lab.stage.simulation.calls())
+    stories = len(lab.stage.store.list_operations())
+    with pytest.raises(exceptions.InvalidAggregateActionDelete) as caught:
+        drain(lab, **options)
+    labs.agree(lab)
+    more = collections.Counter(lab.stage.simulation.calls()) - calls
+    assert not {'host.disable', 'host.evacuate', 'pool.eject'} & more.keys()
+    assert len(lab.stage.store.list_operations()) == stories
+    assert caught.value.report is not None
+    return caught.value.report
+
+
+def evacuation(report: model.Report) -> dict[str, model.Finding]:
+    """Return what keeps guests from moving, by the name of the guest."""
+    for one in report.failures:
+        for line in one.remedy.split('; '):
+            assert xe.complaints(shlex.split(line)) == [], line
+    return {
+        one.objects[0].name: one
+        for one in report.failures
+        if one.check == 'evacuation'
+    }
+
+
 def test_all_that_cannot_move_is_named_at_once(tmp_path: pathlib.Path) -> None:
     with labs.make(
         tmp_path, members=THREE, pool=THREE, guests=GUESTS, more=STUCK
     ) as lab:
-        with pytest.raises(exceptions.AggregateError) as caught:
-            drain(lab)
+        found = evacuation(refused(lab))
 
-        reason = caught.value.reason
-        assert 'local' in reason
-        assert 'VM_REQUIRES_SR' in reason
-        assert 'pinned' in reason
-        assert 'licence dongle' in reason
+        assert set(found) == {'local', 'pinned'}
+        assert 'on scratch, which other hosts do not see' in (
+            found['local'].message
+        )
+        assert 'VM_REQUIRES_SR' in found['local'].message
+        assert 'vdi-pool-migrate' in found['local'].remedy
+        assert 'licence dongle' in found['pinned'].message
+        assert 'param-key=pool_migrate' in found['pinned'].remedy
         assert residents(lab, 'xen03') == {'local', 'pinned', 'web1', 'web2'}
         assert not lab.truth.disabled
-        labs.agree(lab)
-        assert lab.last().outcome == 'undone'
-        assert lab.row.metadata[pool_states.FAILED_REQUESTS] == '1'
+        assert not int(lab.row.metadata.get(pool_states.FAILED_REQUESTS) or 0)
+
+
+LARGE_AND_LOADED = {
+    'srs': [
+        {
+            'name': 'isos',
+            'type': 'iso',
+            'host': 'xen03',
+            'device_config': {'location': '/opt/iso', 'legacy_mode': 'true'},
+        }
+    ],
+    'vms': [
+        guest('huge', memory_gib=512, disks=[{'sr': 'nfs1', 'size_gib': 8}]),
+        guest('withcd', disks=[{'sr': 'nfs1', 'size_gib': 8}]),
+    ],
+}
+"""A guest larger than any other host, and one with an ISO in its drive of a
+library that only its host sees."""
+
+
+def load(lab: labs.Lab) -> None:
+    """Put an ISO of the library into the guest's drive."""
+    database = lab.stage.machine('xen01').db
+    assert database is not None
+
+    def named(cls: str, name: str) -> str:
+        [ref] = [
+            ref
+            for ref, record in database.all(cls).items()
+            if record['name_label'] == name
+        ]
+        return ref
+
+    disc = database.create(
+        'VDI', {'name_label': 'install.iso', 'SR': named('SR', 'isos')}
+    )
+    database.create(
+        'VBD',
+        {
+            'VM': named('VM', 'withcd'),
+            'VDI': disc,
+            'type': 'CD',
+            'currently_attached': True,
+            'userdevice': '3',
+        },
+    )
+
+
+def test_what_is_in_the_way_is_said_in_numbers_and_names(
+    tmp_path: pathlib.Path,
+) -> None:
+    with labs.make(
+        tmp_path, members=THREE, pool=THREE, more=LARGE_AND_LOADED
+    ) as lab:
+        load(lab)
+        found = evacuation(refused(lab))
+
+    huge, loaded = found['huge'], found['withcd']
+    assert 'huge needs 512.0 GiB of memory; free are: xen01 ' in huge.message
+    assert 'GiB, xen02 ' in huge.message
+    assert 'vm-shutdown' in huge.remedy
+    assert 'the CD install.iso from isos in its drive' in loaded.message
+    uuid = loaded.objects[0].uuid
+    assert loaded.remedy == f"xe vm-cd-eject uuid={uuid}"
+
+
+def fail_to_move(lab: labs.Lab) -> None:
+    """Let XAPI refuse a move that it said was possible."""
+    lab.stage.simulation.faults.refuse(
+        'host.evacuate', 'VM_MIGRATE_FAILED', 'web1', 'a', 'b', 'no room'
+    )
 
 
 def test_the_host_stays_disabled_when_told_so(tmp_path: pathlib.Path) -> None:
-    with labs.make(tmp_path, members=THREE, pool=THREE, more=STUCK) as lab:
+    with labs.make(tmp_path, members=THREE, pool=THREE, guests=GUESTS) as lab:
+        fail_to_move(lab)
         with pytest.raises(exceptions.AggregateError):
             drain(lab, keep_disabled=True)
 
@@ -149,10 +250,11 @@ def test_the_host_stays_disabled_when_told_so(tmp_path: pathlib.Path) -> None:
 def test_a_host_that_was_disabled_before_stays_so(
     tmp_path: pathlib.Path,
 ) -> None:
-    with labs.make(tmp_path, members=THREE, pool=THREE, more=STUCK) as lab:
+    with labs.make(tmp_path, members=THREE, pool=THREE, guests=GUESTS) as lab:
         door = lab.driver.site.connections.client('xen01')
         door.disable_host(lab.stage.machine('xen03').uuid)
 
+        fail_to_move(lab)
         with pytest.raises(exceptions.AggregateError):
             drain(lab)
 
@@ -163,9 +265,7 @@ def test_a_move_that_fails_leaves_the_host_at_work(
     tmp_path: pathlib.Path,
 ) -> None:
     with labs.make(tmp_path, members=THREE, pool=THREE, guests=GUESTS) as lab:
-        lab.stage.simulation.faults.refuse(
-            'host.evacuate', 'VM_MIGRATE_FAILED', 'web1', 'a', 'b', 'no room'
-        )
+        fail_to_move(lab)
         with pytest.raises(
             exceptions.AggregateError, match='VM_MIGRATE_FAILED'
         ):
@@ -210,10 +310,9 @@ def test_with_nowhere_to_go_nothing_moves(tmp_path: pathlib.Path) -> None:
             ]
         },
     ) as lab:
-        with pytest.raises(
-            exceptions.AggregateError, match='web1.*NO_HOSTS_AVAILABLE'
-        ):
-            drain(lab)
+        found = evacuation(refused(lab))
 
+        assert 'NO_HOSTS_AVAILABLE' in found['web1'].message
+        assert found['web1'].remedy.count('xe host-enable uuid=') == 2
         assert residents(lab, 'xen03') == {'web1'}
         assert 'xen03' not in lab.truth.disabled

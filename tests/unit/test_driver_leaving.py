@@ -9,7 +9,7 @@ import typing
 
 import pytest
 
-from tests.unit import mocked_pool, raw_pools, spoilers
+from tests.unit import mocked_calls, mocked_pool, raw_pools, spoilers
 from xenpool_driver import driver, exceptions, pool_states
 
 Spoil = collections.abc.Callable[[mocked_pool.World], object]
@@ -326,6 +326,82 @@ def test_a_successor_that_cannot_be_one_is_refused(
     assert world.changes() == []
 
 
+@pytest.mark.parametrize(
+    ('spoil', 'words'),
+    [
+        (
+            lambda world: keep_disk(world, 'xen01'),
+            'local storage local-xen01 .* would be wiped',
+        ),
+        (
+            lambda world: spoilers.run_guest(world, 'xen01'),
+            'virtual machines are on .*: busy',
+        ),
+    ],
+    ids=['disks', 'guest'],
+)
+def test_a_removal_that_will_be_refused_moves_no_master(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    spoil: Spoil,
+    words: str,
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    spoil(world)
+    before = mocked_pool.frozen(world, plugin, row)
+
+    with pytest.raises(
+        exceptions.InvalidAggregateActionDelete, match=words
+    ) as caught:
+        plugin.remove_from_aggregate(None, row, 'xen01', successor='xen02')
+
+    assert 'is the master' not in caught.value.reason
+    assert mocked_pool.frozen(world, plugin, row) == before
+    assert world.changes() == []
+
+
+def test_a_removal_that_is_refused_after_all_tells_who_is_the_master(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    """Somebody starts a machine while the mastership moves."""
+    row = mocked_pool.formed(world, plugin)
+    designate = world['xen01'].api.Async.pool.designate_new_master
+    carry_out = designate.side_effect
+
+    def start_and_carry_out(*args: typing.Any) -> typing.Any:
+        spoilers.run_guest(world, 'xen01')
+        return carry_out(*args)
+
+    designate.side_effect = start_and_carry_out
+
+    with pytest.raises(
+        exceptions.AggregateError,
+        match="'xen02' is the master now, .* removal was refused: .*busy",
+    ):
+        plugin.remove_from_aggregate(None, row, 'xen01', successor='xen02')
+
+    assert row.hosts == ['xen01', 'xen02', 'xen03']
+    assert row.metadata[pool_states.MASTER] == 'xen02'
+    assert world.changes() == ['xen01 Async.pool.designate_new_master']
+
+
+def test_a_removal_whose_hand_over_fails_names_who_was_not_removed(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    designate = world['xen01'].api.Async.pool.designate_new_master
+    designate.side_effect = mocked_calls.failure('HOST_OFFLINE', 'x')
+
+    with pytest.raises(
+        exceptions.AggregateError,
+        match="xen01 was not removed, since 'xen02' was to be the master",
+    ):
+        plugin.remove_from_aggregate(None, row, 'xen01', successor='xen02')
+
+    assert row.metadata[pool_states.MASTER] == 'xen01'
+    assert row.hosts == ['xen01', 'xen02', 'xen03']
+
+
 # Draining
 
 
@@ -345,20 +421,44 @@ def test_a_host_is_drained_before_it_leaves(
     assert row.hosts == ['xen01', 'xen02']
 
 
+def test_what_cannot_move_is_refused_before_the_host_is_disabled(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    spoilers.run_guest(world, 'xen03')
+    raw_pools.add(world['xen01'].raw, 'SR', 'nfs', name_label='shelf')
+    before = mocked_pool.frozen(world, plugin, row)
+    blockers = world['xen01'].api.host.get_vms_which_prevent_evacuation
+    blockers.side_effect = lambda _: {
+        'OpaqueRef:guest': [
+            'VM_REQUIRES_SR',
+            'OpaqueRef:guest',
+            'OpaqueRef:SR-nfs',
+        ]
+    }
+
+    with pytest.raises(
+        exceptions.InvalidAggregateActionDelete,
+        match=r'busy .* on shelf, which .* not see \(VM_REQUIRES_SR\)',
+    ):
+        plugin.remove_from_aggregate(None, row, 'xen03', drain=True)
+
+    assert mocked_pool.frozen(world, plugin, row) == before
+    assert world.changes() == []
+
+
 @pytest.mark.parametrize('keep', [False, True], ids=['enabled', 'disabled'])
 def test_a_host_that_cannot_be_drained_works_on(
     world: mocked_pool.World, plugin: driver.XenAPIPoolDriver, keep: bool
 ) -> None:
+    """XAPI refuses a move that it called possible a moment ago."""
     row = mocked_pool.formed(world, plugin)
     spoilers.run_guest(world, 'xen03')
-    blockers = world['xen01'].api.host.get_vms_which_prevent_evacuation
-    blockers.side_effect = lambda _: {
-        'OpaqueRef:guest': ['VM_REQUIRES_SR', 'OpaqueRef:guest', 'nfs']
-    }
+    world['xen01'].api.Async.host.evacuate.side_effect = mocked_calls.failure(
+        'VM_REQUIRES_SR', 'OpaqueRef:guest', 'nfs'
+    )
 
-    with pytest.raises(
-        exceptions.AggregateError, match=r'busy \(guest\): VM_REQUIRES_SR'
-    ):
+    with pytest.raises(exceptions.AggregateError, match='VM_REQUIRES_SR'):
         plugin.remove_from_aggregate(
             None, row, 'xen03', drain=True, keep_disabled=keep
         )

@@ -23,7 +23,7 @@ ROWS = [
     {'base'},
     {'requests', 'foreign_errors'},
     {'pool_states', 'preflight', 'reconcile', 'inventory'},
-    {'identity'},
+    {'identity', 'storage_roles'},
     {'snapshot', 'findings'},
     {'model', 'conf', 'objects'},
     {'exceptions', 'clock'},

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import shlex
 import typing
 
 import pytest
 
+from tests import xe
 from tests.unit import raw_pools
 from xenpool_driver import model
-from xenpool_driver.preflight import eject
+from xenpool_driver.preflight import eject, evacuation
 
 only, host, add = raw_pools.only, raw_pools.host, raw_pools.add
 
@@ -117,6 +119,206 @@ def test_every_disk_that_would_be_lost_is_named_with_its_size() -> None:
     agreed = judge(raw, allow_data_loss=True)
     assert agreed.failures == ()
     assert agreed.worst is model.Severity.WARN
+
+
+def found(report: model.Report, check: str) -> list[model.Finding]:
+    """Return what a check found; each remedy is one that xe takes."""
+    for finding in report.findings:
+        for line in finding.remedy.split('; '):
+            if line.startswith('xe '):
+                assert xe.complaints(shlex.split(line)) == [], line
+    return [f for f in report.findings if f.check == check and f.message]
+
+
+def test_disks_have_a_way_out_that_fits_their_machine() -> None:
+    """``VDI.pool_migrate`` takes only disks of running machines."""
+    raw = raw_pools.three()
+    with_data(raw)
+    sr = next(ref for ref in raw['SR'] if raw['SR'][ref]['type'] == 'ext')
+    add(raw, 'VDI', 'loose', name_label='loose', SR=sr, virtual_size='5')
+    nfs = raw_pools.add_sr(raw, 'nfs', list(raw['host']), shared=True)
+    raw['SR'][nfs]['physical_size'] = str(100 * 1024**3)
+    home, disk, loose = found(judge(raw), 'data-loss')
+    assert home.remedy == (
+        'move its disks to shared storage, or repeat with --yes'
+    )
+    assert disk.remedy == (
+        "xe vm-copy uuid=uuid-VM-db sr-uuid=uuid-SR-nfs "
+        "new-name-label='db1 copy'"
+    )
+    assert loose.remedy == (
+        'xe vdi-copy uuid=uuid-VDI-loose sr-uuid=uuid-SR-nfs'
+    )
+    raw['SR'][nfs]['physical_size'] = '100'
+    _, disk, loose = found(judge(raw), 'data-loss')
+    assert disk.remedy.startswith('xe vdi-export uuid=uuid-VDI-db filename=')
+    agreed = found(judge(raw, allow_data_loss=True), 'data-loss')
+    assert '--yes' not in agreed[0].remedy
+
+
+def test_the_pools_default_storage_that_goes_is_named() -> None:
+    raw = raw_pools.three()
+    with_data(raw)
+    sr = next(ref for ref in raw['SR'] if raw['SR'][ref]['type'] == 'ext')
+    raw_pools.add_sr(raw, 'nfs', list(raw['host']), shared=True)
+    pool = only(raw, 'pool')
+    pool.update(default_SR=sr, suspend_image_SR=sr, crash_dump_SR=sr)
+    _, master = host(raw)
+    master['suspend_image_sr'] = sr
+    pool_role, host_role = found(judge(raw), 'storage-roles')
+    assert pool_role.severity is model.Severity.WARN
+    assert pool_role.message.startswith(
+        'Local storage is the default SR and the SR for suspend images and '
+        'the SR for crash dumps of the pool '
+    )
+    assert pool_role.remedy == (
+        f"xe pool-param-set uuid={pool['uuid']} default-SR=uuid-SR-nfs "
+        f"suspend-image-SR=uuid-SR-nfs crash-dump-SR=uuid-SR-nfs"
+    )
+    assert {o.cls for o in pool_role.objects} == {'SR', 'pool'}
+    assert host_role.remedy == (
+        f"xe host-param-set uuid={master['uuid']} "
+        f"suspend-image-sr-uuid=uuid-SR-nfs"
+    )
+
+
+def test_default_storage_that_stays_is_no_matter() -> None:
+    raw = raw_pools.three()
+    with_data(raw)
+    nfs = raw_pools.add_sr(raw, 'nfs', list(raw['host']), shared=True)
+    only(raw, 'pool')['default_SR'] = nfs
+    (finding,) = found(judge(raw), 'storage-roles')
+    assert finding.severity is model.Severity.PASS
+
+
+def test_a_suspended_machine_whose_memory_lies_there() -> None:
+    raw = raw_pools.three()
+    sr = raw_pools.add_sr(raw, 'scratch', [leaving(raw)[0]])
+    image = add(raw, 'VDI', 'image', name_label='Suspend image', SR=sr)
+    add(
+        raw,
+        'VM',
+        'sleeper',
+        name_label='sleeper',
+        power_state='Suspended',
+        suspend_VDI=image,
+    )
+    (finding,) = found(judge(raw), 'suspended-vms')
+    assert 'sleeper would lose its memory' in finding.message
+    assert 'on scratch' in finding.message
+    assert finding.remedy == (
+        'xe vm-resume uuid=uuid-VM-sleeper; xe vm-shutdown '
+        'uuid=uuid-VM-sleeper'
+    )
+    assert [o.cls for o in finding.objects] == ['VM', 'VDI', 'SR']
+
+
+def test_an_iso_library_of_its_own_goes_with_the_host() -> None:
+    raw = raw_pools.three()
+    sr = raw_pools.add_sr(raw, 'isos', [leaving(raw)[0]])
+    raw['SR'][sr].update(type='iso', content_type='iso')
+    raw['PBD']['OpaqueRef:PBD-isos-0']['device_config'] = {
+        'location': '/opt/iso'
+    }
+    disc = add(raw, 'VDI', 'disc', name_label='install.iso', SR=sr)
+    vm = add(raw, 'VM', 'web', name_label='web', power_state='Halted')
+    add(raw, 'VBD', 'cd', VM=vm, VDI=disc, type='CD')
+    (finding,) = found(judge(raw), 'iso-libraries')
+    assert 'ISO library isos' in finding.message
+    assert '1 images (in the drives of web)' in finding.message
+    assert '/opt/iso' in finding.remedy
+    assert finding.severity is model.Severity.WARN
+    (kept,) = found(judge(raw), 'data-loss')
+    assert kept.severity is model.Severity.PASS
+
+
+def test_replicas_of_xostor_are_not_moved() -> None:
+    raw = raw_pools.three()
+    sr = raw_pools.add_sr(raw, 'XOSTOR', list(raw['host']), shared=True)
+    raw['SR'][sr]['type'] = 'linstor'
+    (finding,) = found(judge(raw), 'xostor-replicas')
+    node = raw['host'][leaving(raw)[0]]['hostname']
+    assert finding.severity is model.Severity.WARN
+    assert f"linstor node evacuate {node}" in finding.remedy
+    assert f"linstor node delete {node}" in finding.remedy
+
+
+def test_a_master_that_hands_over_first_may_leave() -> None:
+    raw = raw_pools.three()
+    _, master = host(raw)
+    _, member = host(raw, master=False)
+    parsed = raw_pools.parse(raw)
+    report = eject.check(parsed, master['uuid'], successor=member['uuid'])
+    assert report.failures == ()
+    (finding,) = found(report, 'not-master')
+    assert 'hands it over first' in finding.message
+    itself = eject.check(parsed, master['uuid'], successor=master['uuid'])
+    assert [f.check for f in itself.failures] == ['not-master']
+
+
+ERRORS: dict[str, tuple[tuple[str, ...], str, str]] = {
+    'network': (
+        ('VM_REQUIRES_NETWORK', 'OpaqueRef:VM-w', 'OpaqueRef:network-dmz'),
+        "on network 'dmz'",
+        'vm-shutdown',
+    ),
+    'tools': (
+        ('VM_LACKS_FEATURE', 'OpaqueRef:VM-w'),
+        'no guest tools',
+        'vm-shutdown',
+    ),
+    'PCI': (
+        ('VM_HAS_PCI_ATTACHED', 'OpaqueRef:VM-w'),
+        'owns a PCI device',
+        'vm-shutdown',
+    ),
+    'HA': (
+        ('HOST_EVACUATE_VM_NOT_HA_PROTECTED', 'OpaqueRef:VM-w'),
+        'not protected by HA',
+        '--suspend-ha',
+    ),
+    'shelf': (
+        ('VM_REQUIRES_SR', 'OpaqueRef:VM-w', 'OpaqueRef:SR-nfs'),
+        'nfs, which is not plugged on every other host',
+        'xe pbd-plug uuid=uuid-PBD-nfs-',
+    ),
+    'unheard of': (
+        ('SOMETHING_NEW', 'OpaqueRef:VM-w', 'OpaqueRef:SR-nfs'),
+        'web cannot move: nfs (SOMETHING_NEW)',
+        'vm-shutdown',
+    ),
+}
+
+
+@pytest.mark.parametrize('what', ERRORS)
+def test_what_keeps_a_machine_there_is_told_in_names(what: str) -> None:
+    error, message, remedy = ERRORS[what]
+    raw = raw_pools.three()
+    ref, _ = leaving(raw)
+    vm = add(
+        raw,
+        'VM',
+        'w',
+        name_label='web',
+        power_state='Running',
+        resident_on=ref,
+    )
+    add(raw, 'network', 'dmz', name_label='dmz')
+    nfs = raw_pools.add_sr(raw, 'nfs', list(raw['host']), shared=True)
+    for pbd in raw['PBD'].values():
+        if pbd['SR'] == nfs and pbd['host'] != ref:
+            pbd['currently_attached'] = False
+    stuck = evacuation.Evacuation({vm: error})
+    report = judge(raw, drain=True, stuck=stuck)
+    (finding,) = found(report, 'evacuation')
+    assert finding.severity is model.Severity.FAIL
+    assert finding.predicts == error
+    assert message in finding.message
+    assert remedy in finding.remedy
+    assert 'OpaqueRef' not in finding.message + finding.remedy
+    assert judge(raw, stuck=stuck).failures[0].check == 'resident-vms'
+    suspended = judge(raw, drain=True, stuck=stuck, suspend_ha=True)
+    assert bool(suspended.failures) is (what != 'HA')
 
 
 def test_storage_that_others_share_stays() -> None:

@@ -17,6 +17,8 @@ only, host, add = raw_pools.only, raw_pools.host, raw_pools.add
 
 UUID = 'uuid-of-the-aggregate'
 
+NULL = 'OpaqueRef:NULL'
+
 
 def world() -> tuple[raw_pools.Raw, typing.Any, dict[str, str | None]]:
     """Return a pool, the aggregate that it is, and its members' views."""
@@ -239,7 +241,11 @@ def test_shared_storage() -> None:
     next(iter(raw['PBD'].values()))['currently_attached'] = False
     assert bad(audit(raw, aggregate, views)) == [('shared-storage', WARN)] * 2
     del raw['PBD']
-    assert bad(audit(raw, aggregate, views)) == [('shared-storage', UNKNOWN)]
+    assert bad(audit(raw, aggregate, views)) == [
+        ('shared-storage', UNKNOWN),
+        ('local-storage', UNKNOWN),
+        ('storage-roles', UNKNOWN),
+    ]
 
 
 def test_tls_and_ha() -> None:
@@ -381,3 +387,41 @@ def test_blindness_settles_every_kind_as_failed() -> None:
 def test_observation_of_another_kind_is_an_error() -> None:
     with pytest.raises(KeyError):
         reconcile.settle('join', reconcile.Observation.EJECTED)
+
+
+def test_default_storage_that_is_gone() -> None:
+    raw, aggregate, views = world()
+    pool = only(raw, 'pool')
+    pool.update(default_SR='OpaqueRef:gone', suspend_image_SR='OpaqueRef:gone')
+    (finding,) = [
+        f for f in audit(raw, aggregate, views) if f.check == 'storage-roles'
+    ]
+    assert finding.severity is WARN
+    assert 'the default SR and the SR for suspend images' in finding.message
+    assert finding.remedy == (
+        f"xe pool-param-set uuid={pool['uuid']} default-SR= suspend-image-SR="
+    )
+    raw_pools.add_sr(raw, 'nfs', list(raw['host']), shared=True)
+    (finding,) = [
+        f for f in audit(raw, aggregate, views) if f.check == 'storage-roles'
+    ]
+    assert 'default-SR=uuid-SR-nfs' in finding.remedy
+    pool.update(default_SR='OpaqueRef:SR-nfs', suspend_image_SR=NULL)
+    assert bad(audit(raw, aggregate, views)) == []
+
+
+def test_local_storage_that_an_eject_left_unplugged() -> None:
+    raw, aggregate, views = world()
+    ref, record = host(raw, master=False)
+    raw_pools.add_sr(raw, 'scratch', [ref])
+    pbd = raw['PBD']['OpaqueRef:PBD-scratch-0']
+    assert bad(audit(raw, aggregate, views)) == []
+    pbd['currently_attached'] = False
+    (finding,) = [
+        f for f in audit(raw, aggregate, views) if f.check == 'local-storage'
+    ]
+    assert finding.severity is WARN
+    assert 'scratch is not plugged on' in finding.message
+    assert finding.remedy == f"xe pbd-plug uuid={pbd['uuid']}"
+    joining = audit(raw, aggregate, views, joining=[record['uuid']])
+    assert bad(joining) == []

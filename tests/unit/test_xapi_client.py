@@ -336,16 +336,14 @@ def test_pending_calls_are_seen_under_either_name(
         assert not client.pending(door, 'pool.join')
 
 
-def test_blockers_of_an_evacuation_are_named(
+def test_blockers_of_an_evacuation_are_read(
     door: client.Client, xapi: mock.MagicMock
 ) -> None:
     xapi.xenapi.host.get_vms_which_prevent_evacuation.return_value = {
         'OpaqueRef:vm': ['VM_REQUIRES_SR', 'OpaqueRef:vm', 'OpaqueRef:sr']
     }
-    xapi.xenapi.VM.get_name_label.return_value = 'db'
-    xapi.xenapi.VM.get_uuid.return_value = 'uuid-vm'
     assert door.vms_preventing_evacuation('uuid-2') == {
-        'db (uuid-vm)': ('VM_REQUIRES_SR', 'OpaqueRef:vm', 'OpaqueRef:sr')
+        'OpaqueRef:vm': ('VM_REQUIRES_SR', 'OpaqueRef:vm', 'OpaqueRef:sr')
     }
 
 

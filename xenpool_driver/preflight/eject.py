@@ -7,75 +7,14 @@ An ejected host wipes its local disks and reboots (``xapi_pool.ml``,
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import re
 
-from xenpool_driver import findings, model, objects, snapshot
+from xenpool_driver import findings, model, snapshot
 from xenpool_driver.preflight import check as checks
+from xenpool_driver.preflight import evacuation, leaving, losses
 
-_NO_DATA = frozenset({'udev', 'iso'})
-"""Types of storage that an eject cannot wipe: drives and images."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EjectCase:
-    """A member that shall leave.
-
-    :ivar pool: the pool's records, from its coordinator.
-    :ivar host: the member's record.
-    :ivar allow_data_loss: whether the loss of local disks was agreed to.
-    :ivar drain: whether its virtual machines will be moved away first.
-    :ivar suspend_ha: whether HA will be switched off around it.
-    """
-
-    pool: snapshot.PoolSnapshot
-    host: objects.Host
-    allow_data_loss: bool = False
-    drain: bool = False
-    suspend_ha: bool = False
-
-    def lacks(self, need: str) -> str | None:
-        """Say why ``pool.class`` is not known."""
-        return self.pool.lacks(need.partition('.')[2])
-
-    @property
-    def record(self) -> objects.Pool:
-        """The pool record."""
-        if self.pool.pool is None:
-            raise LookupError('a check does not declare what it needs')
-        return self.pool.pool
-
-    @functools.cached_property
-    def leaving_srs(self) -> tuple[objects.Storage, ...]:
-        """The storage that only this host is connected to."""
-        return tuple(
-            sr
-            for sr in self.pool.srs.values()
-            if (pbds := self.pool.pbds_of_sr(sr))
-            and not sr.is_tools_sr
-            and all(pbd.host == self.host.ref for pbd in pbds)
-        )
-
-    @property
-    def wiped_srs(self) -> tuple[objects.Storage, ...]:
-        """The storage whose data the eject destroys."""
-        return tuple(
-            sr
-            for sr in self.leaving_srs
-            if not sr.shared and sr.type not in _NO_DATA
-        )
-
-    @property
-    def guests(self) -> tuple[objects.Vm, ...]:
-        """The virtual machines that are on the host and not halted."""
-        return tuple(
-            vm
-            for vm in self.pool.vms.values()
-            if vm.resident_on == self.host.ref
-            and vm.power_state != 'Halted'
-            and not self.pool.is_domain_zero(vm)
-        )
+EjectCase = leaving.EjectCase
+"""A member that shall leave."""
 
 
 def secret_rotation(case: EjectCase) -> checks.Problems:
@@ -120,7 +59,15 @@ def live(case: EjectCase) -> checks.Problems:
 
 def not_master(case: EjectCase) -> checks.Problems:
     """The master cannot go while others remain."""
-    if case.record.master == case.host.ref:
+    if case.record.master != case.host.ref:
+        return
+    if case.has_left_mastership:
+        yield checks.warning(
+            f"{case.host.name} is the master of the pool, and hands it over "
+            f"first",
+            objects=findings.at_fault(case.host),
+        )
+    else:
         yield checks.Problem(
             f"{case.host.name} is the master of the pool",
             f"hand the pool over first: xenpool aggregate remove host "
@@ -192,11 +139,18 @@ def residents(case: EjectCase) -> checks.Problems:
     yield checks.Problem(
         f"virtual machines are on {case.host.name}: {names}",
         'repeat with --drain, or: '
-        + '; '.join(f"xe vm-shutdown uuid={vm.uuid}" for vm in case.guests[:3])
-        + ('; ...' if len(case.guests) > 3 else ''),
+        + '; '.join(evacuation.shutdown(vm) for vm in case.guests),
         ('OPERATION_NOT_ALLOWED', 'VM resident on host'),
         at_fault,
     )
+
+
+def stuck(case: EjectCase) -> checks.Problems:
+    """What ``host.evacuate`` would refuse, found before anything is done."""
+    if case.drain and case.stuck is not None:
+        yield from evacuation.problems(
+            case.pool, case.host, case.stuck, suspend_ha=case.suspend_ha
+        )
 
 
 def unpluggable(case: EjectCase) -> checks.Problems:
@@ -226,69 +180,6 @@ def unpluggable(case: EjectCase) -> checks.Problems:
                     f"xe vbd-unplug uuid={vbd.uuid}" for _, vbd in held[:3]
                 ),
                 objects=findings.at_fault(sr, *(vdi for vdi, _ in held)),
-            )
-
-
-def data_loss(case: EjectCase) -> checks.Problems:
-    """Every SR and every disk that would be gone, by name and size."""
-    agreed = (
-        model.Severity.WARN if case.allow_data_loss else model.Severity.FAIL
-    )
-    for sr in case.wiped_srs:
-        disks = case.pool.vdis_of(sr)
-        size = sum(disk.virtual_size for disk in disks)
-        yield checks.Problem(
-            f"the local storage {sr.name} of {case.host.name} would be "
-            f"wiped, with {len(disks)} disks ({findings.sized(size)})",
-            _MOVE_AWAY if disks else '',
-            objects=findings.at_fault(sr),
-            severity=agreed if disks else model.Severity.WARN,
-        )
-        for disk in disks:
-            yield checks.Problem(
-                f"the disk {disk.name} "
-                f"({findings.sized(disk.virtual_size)}) on {sr.name} would "
-                f"be lost",
-                f"xe vdi-pool-migrate uuid={disk.uuid} sr-uuid=SR",
-                objects=findings.at_fault(disk),
-                severity=agreed,
-            )
-
-
-_MOVE_AWAY = (
-    'move the disks to shared storage, or repeat with --allow-data-loss'
-)
-
-
-def forgotten_storage(case: EjectCase) -> checks.Problems:
-    """Shared storage that only this host uses is forgotten by the pool."""
-    for sr in case.leaving_srs:
-        if sr.shared:
-            yield checks.warning(
-                f"the shared storage {sr.name} is connected to no other host "
-                f"and will be forgotten; its data stays on its server",
-                f"xe pbd-create sr-uuid={sr.uuid} host-uuid=HOST",
-                findings.at_fault(sr),
-            )
-
-
-def dangling(case: EjectCase) -> checks.Problems:
-    """Virtual machines elsewhere, or halted, whose disks would be gone."""
-    leaving = {sr.ref for sr in case.wiped_srs}
-    left: dict[str, list[objects.Vdi]] = {}
-    for vbd in case.pool.vbds.values():
-        disk = case.pool.vdis.get(vbd.vdi) if vbd.vdi else None
-        if disk is not None and disk.sr in leaving and vbd.vm:
-            left.setdefault(vbd.vm, []).append(disk)
-    for ref, disks in left.items():
-        vm = case.pool.vms.get(ref)
-        if vm is not None and not vm.is_control_domain:
-            yield checks.warning(
-                f"{vm.name} would keep its record but lose "
-                f"{findings.listed(disk.name for disk in disks)}",
-                f"xe vm-copy uuid={vm.uuid} sr-uuid=SR "
-                f"new-name-label={vm.name_label!r}",
-                findings.at_fault(vm, *disks),
             )
 
 
@@ -333,30 +224,19 @@ CHECKS: tuple[Check, ...] = (
         '2d',
     ),
     Check(
+        'evacuation',
+        'every virtual machine can move away, where that was asked for',
+        stuck,
+        ('pool.PBD', 'pool.SR', 'pool.VDI', 'pool.VBD', 'pool.VM'),
+    ),
+    Check(
         'storage-in-use',
         "the host's storage can be unplugged",
         unpluggable,
         ('pool.PBD', 'pool.SR', 'pool.VDI', 'pool.VBD', 'pool.VM'),
         '2e',
     ),
-    Check(
-        'data-loss',
-        'no local disk would be lost',
-        data_loss,
-        ('pool.PBD', 'pool.SR', 'pool.VDI'),
-    ),
-    Check(
-        'forgotten-storage',
-        'no shared storage would be forgotten',
-        forgotten_storage,
-        ('pool.PBD', 'pool.SR'),
-    ),
-    Check(
-        'dangling-vms',
-        'no virtual machine would keep missing disks',
-        dangling,
-        ('pool.PBD', 'pool.SR', 'pool.VDI', 'pool.VBD', 'pool.VM'),
-    ),
+    *losses.CHECKS,
 )
 """Everything, XAPI's own rules first and in its order."""
 
@@ -368,6 +248,8 @@ def check(
     allow_data_loss: bool = False,
     drain: bool = False,
     suspend_ha: bool = False,
+    stuck: evacuation.Evacuation | None = None,
+    successor: str = '',
 ) -> model.Report:
     """Return everything that speaks against ejecting a member.
 
@@ -377,6 +259,8 @@ def check(
     :param allow_data_loss: the loss of local disks was agreed to.
     :param drain: its virtual machines will be moved away first.
     :param suspend_ha: HA will be switched off around it.
+    :param stuck: what XAPI answered about moving them away.
+    :param successor: uuid of the host that will be the master by then.
     """
     host = pool.host_by_uuid(host_uuid)
     if host is None:
@@ -387,6 +271,8 @@ def check(
         allow_data_loss=allow_data_loss,
         drain=drain,
         suspend_ha=suspend_ha,
+        stuck=stuck,
+        successor=successor,
     )
     return checks.report(
         host.name,

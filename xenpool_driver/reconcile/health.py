@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections.abc
 
 from xenpool_driver import findings, identity, model, objects, snapshot
-from xenpool_driver.reconcile import cases, lifecycle, members
+from xenpool_driver.reconcile import cases, lifecycle, members, storage
 from xenpool_driver.reconcile import declared as declarations
 from xenpool_driver.reconcile.cases import fail, unknown, warn
 
@@ -287,6 +287,18 @@ CHECKS: tuple[tuple[str, str, _AUDIT, tuple[str, ...]], ...] = (
         'shared-storage',
         'the shared storage is plugged everywhere',
         shared_storage,
+        ('SR', 'PBD'),
+    ),
+    (
+        'local-storage',
+        'the storage of each host alone is plugged there',
+        storage.unplugged,
+        ('host_metrics', 'SR', 'PBD'),
+    ),
+    (
+        'storage-roles',
+        'pool and hosts use storage that is there',
+        storage.roles,
         ('SR', 'PBD'),
     ),
     ('tls', 'TLS verification is the same everywhere', tls, ()),

@@ -10,6 +10,7 @@ from oslo_log import log
 
 from xenpool_driver import (
     exceptions,
+    model,
     operation,
     pool_states,
     reconcile,
@@ -17,6 +18,7 @@ from xenpool_driver import (
     store,
 )
 from xenpool_driver.preflight import eject as eject_rules
+from xenpool_driver.preflight import evacuation
 from xenpool_driver.verbs import common, guest, ha
 from xenpool_driver.xapi import client
 
@@ -122,6 +124,8 @@ class Eject(Leaving):
     :param drain: first move the virtual machines away.
     :param keep_disabled: leave the host disabled if it stays a member.
     :param wait: wait until the host is back as a pool of its own.
+    :param successor: compute host name of who will be the master by then; ''
+        when the master does not change.
     """
 
     kind = 'eject'
@@ -137,21 +141,24 @@ class Eject(Leaving):
         keep_disabled: bool = False,
         wait: bool = False,
         suspend_ha: bool = False,
+        successor: str = '',
     ) -> None:
         super().__init__(site, row, host, suspend_ha=suspend_ha)
         self.allow_data_loss = allow_data_loss
         self.drain = drain
+        self.successor = successor
         self.keep_disabled = keep_disabled
         self.wait = wait
 
     def judge(self, master: client.Client) -> None:
         report = self.reached(
-            lambda: eject_rules.check(
-                master.snapshot(*snapshot.EJECT_CLASSES, with_clock=False),
+            lambda: judge_eject(
+                master,
                 self.uuid,
                 allow_data_loss=self.allow_data_loss,
                 drain=self.drain,
                 suspend_ha=self.suspend_ha,
+                successor=self.row.metadata.get(self.successor, ''),
             )
         )
         self.refuse_failures(report)
@@ -181,8 +188,9 @@ class Eject(Leaving):
     def _drain(self, journal: operation.Journal) -> None:
         """Disable the host and move its virtual machines away.
 
-        :raises XapiRefused: a virtual machine cannot move; all that cannot
-            are named.
+        What cannot move was found when the request was judged.
+
+        :raises XapiRefused: a virtual machine cannot move after all.
         """
         master = self.coordinator()
         record = master.host(self.uuid)
@@ -192,16 +200,6 @@ class Eject(Leaving):
                 journal,
                 lambda: self.coordinator().disable_host(self.uuid),
                 lambda: not self._is_enabled(),
-            )
-        blockers = master.vms_preventing_evacuation(self.uuid)
-        if blockers:
-            raise exceptions.XapiRefused(
-                'CANNOT_EVACUATE_HOST',
-                [
-                    f"{name}: {' '.join(error)}"
-                    for name, error in sorted(blockers.items())
-                ],
-                self.host,
             )
         journal.phase('evacuate')
         try:
@@ -316,6 +314,47 @@ class Eject(Leaving):
         except exceptions.XapiError:
             return False
         return len(hosts) == 1 and bool(hosts[0].enabled)
+
+
+def judge_eject(
+    master: client.Client,
+    uuid: str,
+    *,
+    allow_data_loss: bool = False,
+    drain: bool = False,
+    suspend_ha: bool = False,
+    successor: str = '',
+) -> model.Report:
+    """Return everything that speaks against ejecting a member.
+
+    :param master: the pool's master.
+    :param uuid: the member's XenServer uuid.
+    :param allow_data_loss: the loss of local disks was agreed to.
+    :param drain: its virtual machines will be moved away first.
+    :param suspend_ha: HA will be switched off around it.
+    :param successor: XenServer uuid of who will be the master by then.
+    :raises XapiError: it cannot be read.
+    """
+    errors = master.vms_preventing_evacuation(uuid) if drain else {}
+    codes = {error[0] for error in errors.values() if error}
+    more = ('network',) if 'VM_REQUIRES_NETWORK' in codes else ()
+    pool = master.snapshot(*snapshot.EJECT_CLASSES, *more, with_clock=False)
+    free = {}
+    if 'HOST_NOT_ENOUGH_FREE_MEMORY' in codes:
+        free = {
+            host.ref: master.free_memory(host.uuid)
+            for host in pool.hosts.values()
+            if host.enabled and host.uuid != uuid
+        }
+    return eject_rules.check(
+        pool,
+        uuid,
+        allow_data_loss=allow_data_loss,
+        drain=drain,
+        suspend_ha=suspend_ha,
+        stuck=evacuation.Evacuation(errors, free),
+        successor=successor,
+    )
 
 
 class Forget(Leaving):

@@ -250,10 +250,35 @@ class SetMaster(Mastership):
 
 
 class HandOver(SetMaster):
-    """The same on the way to the removal of the present master."""
+    """The same on the way to the removal of the present master.
+
+    :param removal: what comes next; both are judged before the first begins.
+    """
 
     action = 'remove_from_aggregate'
     refused = exceptions.InvalidAggregateActionDelete
+
+    def __init__(
+        self,
+        site: operation.Site,
+        row: store.Aggregate,
+        host: str,
+        *,
+        suspend_ha: bool = False,
+        removal: operation.Verb | None = None,
+    ) -> None:
+        super().__init__(site, row, host, suspend_ha=suspend_ha)
+        self._removal = removal
+
+    def prepare(self) -> None:
+        """Refuse what either step would be refused for.
+
+        :raises InvalidAggregateActionDelete: it is; nothing happened.
+        """
+        super().prepare()
+        if self._removal is not None:
+            operation.refuse_early(self._removal)
+            self._removal.prepare()
 
 
 class Promote(Mastership):

@@ -349,17 +349,21 @@ class Client(_Door):
         """Return which virtual machines cannot leave a member, and why.
 
         :param uuid: the member's XenServer uuid.
-        :returns: ``{name (uuid): (code, params...)}``.
+        :returns: ``{reference: (code, params...)}``.
         """
         blockers = self.read(
             'host.get_vms_which_prevent_evacuation', self._host_ref(uuid)
         )
-        found = {}
-        for ref, error in blockers.items():
-            name = self.read('VM.get_name_label', ref)
-            vm_uuid = self.read('VM.get_uuid', ref)
-            found[f"{name} ({vm_uuid})"] = tuple(map(str, error))
-        return found
+        return {
+            str(ref): tuple(map(str, error)) for ref, error in blockers.items()
+        }
+
+    def free_memory(self, uuid: str) -> int:
+        """Return the bytes that a member has free for virtual machines.
+
+        :param uuid: the member's XenServer uuid.
+        """
+        return int(self.read('host.compute_free_memory', self._host_ref(uuid)))
 
     def ha_heartbeat_srs(self) -> list[str]:
         """Return the uuids of the SRs that hold HA's state files."""

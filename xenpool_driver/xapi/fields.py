@@ -101,13 +101,17 @@ class Struct:
         return None if value in (NULL_REF, '') else value
 
     def texts(self, field: str) -> tuple[str, ...]:
-        """Return a set of texts, in its order."""
+        """Return a set of texts, in its order.
+
+        An empty text is no member: XAPI writes ``['']`` for an empty set,
+        such as ``PIF.IPv6`` of every host that was booted once (recorded).
+        """
         value = self.record.get(field, ())
         if not isinstance(value, list | tuple) or not all(
             isinstance(item, str) for item in value
         ):
             raise self._wrong(field, f"{value!r} is no list of texts")
-        return tuple(value)
+        return tuple(item for item in value if item)
 
     def references(self, field: str) -> tuple[str, ...]:
         """Return a set of references, without null ones."""

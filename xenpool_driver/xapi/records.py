@@ -36,6 +36,8 @@ def _pool(s: fields.Struct) -> objects.Pool:
         restrictions=s.strings('restrictions'),
         current_operations=s.strings('current_operations'),
         default_sr=s.reference('default_SR'),
+        suspend_image_sr=s.reference('suspend_image_SR'),
+        crash_dump_sr=s.reference('crash_dump_SR'),
         ha_enabled=s.flag('ha_enabled'),
         ha_statefiles=s.texts('ha_statefiles'),
         ha_configuration=s.strings('ha_configuration'),
@@ -84,6 +86,8 @@ def _host(s: fields.Struct) -> objects.Host:
         last_update_hash=s.text('last_update_hash'),
         multipathing=s.flag('multipathing'),
         iscsi_iqn=s.text('iscsi_iqn'),
+        suspend_image_sr=s.reference('suspend_image_sr'),
+        crash_dump_sr=s.reference('crash_dump_sr'),
         fields=frozenset(s.record),
     )
 
@@ -216,6 +220,8 @@ def _vm(s: fields.Struct) -> objects.Vm:
         other_config=s.strings('other_config'),
         tags=s.texts('tags'),
         attached_pcis=s.references('attached_PCIs'),
+        suspend_vdi=s.reference('suspend_VDI'),
+        memory_dynamic_min=s.number('memory_dynamic_min'),
     )
 
 

@@ -168,7 +168,7 @@ def _reach(
 
 def _server(
     config: collections.abc.Mapping[str, str],
-) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+) -> objects.Address | None:
     for key in _SERVER_KEYS:
         text = config.get(key, '').removeprefix('//')
         for candidate in (text, text.split(',')[0], text.split('/')[0]):
@@ -181,20 +181,10 @@ def _server(
 
 
 def _interface_towards(
-    pifs: tuple[objects.Pif, ...],
-    server: ipaddress.IPv4Address | ipaddress.IPv6Address,
+    pifs: tuple[objects.Pif, ...], server: objects.Address
 ) -> objects.Pif | None:
     """Return the interface whose own subnet holds ``server``."""
-    for pif in pifs:
-        texts = [f"{pif.ip}/{pif.netmask}"] if pif.ip and pif.netmask else []
-        for text in (*texts, *pif.ipv6):
-            try:
-                subnet = ipaddress.ip_interface(text).network
-            except ValueError:
-                continue
-            if server.version == subnet.version and server in subnet:
-                return pif
-    return None
+    return next((pif for pif in pifs if pif.is_beside(server)), None)
 
 
 def fullness(case: cases.JoinCase) -> check.Problems:

@@ -173,16 +173,7 @@ def _addresses(pif: objects.Pif) -> list[str]:
 
 
 def _same_subnet(pif: objects.Pif, address: str) -> bool:
-    texts = [f"{pif.ip}/{pif.netmask}"] if pif.ip and pif.netmask else []
     try:
-        wanted = ipaddress.ip_address(address)
-        subnets = [
-            ipaddress.ip_interface(text).network
-            for text in (*texts, *pif.ipv6)
-        ]
+        return pif.is_beside(ipaddress.ip_address(address))
     except ValueError:
         return False
-    return any(
-        wanted.version == subnet.version and wanted in subnet
-        for subnet in subnets
-    )

@@ -1,0 +1,83 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""What a judgement about a host that leaves its pool is based on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+from xenpool_driver import objects, snapshot
+from xenpool_driver.preflight import evacuation
+
+_NO_DATA = frozenset({'udev', 'iso'})
+"""Types of storage that an eject cannot wipe: drives and images."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EjectCase:
+    """A member that shall leave.
+
+    :ivar pool: the pool's records, from its coordinator.
+    :ivar host: the member's record.
+    :ivar allow_data_loss: whether the loss of local disks was agreed to.
+    :ivar drain: whether its virtual machines will be moved away first.
+    :ivar suspend_ha: whether HA will be switched off around it.
+    :ivar stuck: what XAPI answered about moving them away; None: not asked.
+    :ivar successor: uuid of the host that will be the master by then; '' when
+        the present one stays.
+    """
+
+    pool: snapshot.PoolSnapshot
+    host: objects.Host
+    allow_data_loss: bool = False
+    drain: bool = False
+    suspend_ha: bool = False
+    stuck: evacuation.Evacuation | None = None
+    successor: str = ''
+
+    def lacks(self, need: str) -> str | None:
+        """Say why ``pool.class`` is not known."""
+        return self.pool.lacks(need.partition('.')[2])
+
+    @property
+    def record(self) -> objects.Pool:
+        """The pool record."""
+        if self.pool.pool is None:
+            raise LookupError('a check does not declare what it needs')
+        return self.pool.pool
+
+    @functools.cached_property
+    def leaving_srs(self) -> tuple[objects.Storage, ...]:
+        """The storage that only this host is connected to."""
+        return tuple(
+            sr
+            for sr in self.pool.srs.values()
+            if (pbds := self.pool.pbds_of_sr(sr))
+            and not sr.is_tools_sr
+            and all(pbd.host == self.host.ref for pbd in pbds)
+        )
+
+    @property
+    def wiped_srs(self) -> tuple[objects.Storage, ...]:
+        """The storage whose data the eject destroys."""
+        return tuple(
+            sr
+            for sr in self.leaving_srs
+            if not sr.shared and sr.type not in _NO_DATA
+        )
+
+    @property
+    def has_left_mastership(self) -> bool:
+        """Whether the host will not be the master when it leaves."""
+        return bool(self.successor) and self.successor != self.host.uuid
+
+    @property
+    def guests(self) -> tuple[objects.Vm, ...]:
+        """The virtual machines that are on the host and not halted."""
+        return tuple(
+            vm
+            for vm in self.pool.vms.values()
+            if vm.resident_on == self.host.ref
+            and vm.power_state != 'Halted'
+            and not self.pool.is_domain_zero(vm)
+        )

@@ -1,0 +1,255 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""What an eject destroys, and what it leaves pointing to nothing.
+
+The storage that only the leaving host is connected to is forgotten by the
+pool with all its disks (``xapi_pool.ml``, ``unplug_pbds``), and the host
+wipes its local disks. XAPI warns of none of it.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import shlex
+
+from xenpool_driver import findings, model, objects, storage_roles
+from xenpool_driver.preflight import check as checks
+from xenpool_driver.preflight import evacuation, leaving
+
+EjectCase = leaving.EjectCase
+
+_XOSTOR = 'linstor'
+"""The type of storage whose replicas lie on the hosts' own disks."""
+
+_SECRET_WORDS = ('password', 'secret')
+"""Parts of the names of ``device_config`` keys whose values stay unsaid."""
+
+
+def data_loss(case: EjectCase) -> checks.Problems:
+    """Every SR and every disk that would be gone, by name and size."""
+    agreed = (
+        model.Severity.WARN if case.allow_data_loss else model.Severity.FAIL
+    )
+    for sr in case.wiped_srs:
+        disks = case.pool.vdis_of(sr)
+        size = sum(disk.virtual_size for disk in disks)
+        yield checks.Problem(
+            f"the local storage {sr.name} of {case.host.name} would be "
+            f"wiped, with {len(disks)} disks ({findings.sized(size)})",
+            '' if case.allow_data_loss or not disks else _MOVE_AWAY,
+            objects=findings.at_fault(sr),
+            severity=agreed if disks else model.Severity.WARN,
+        )
+        for disk in disks:
+            yield checks.Problem(
+                f"the disk {disk.name} "
+                f"({findings.sized(disk.virtual_size)}) on {sr.name} would "
+                f"be lost",
+                evacuation.moving(case.pool, disk, case.host)
+                or f"xe vdi-export uuid={disk.uuid} "
+                f"filename={disk.uuid}.vhd format=vhd",
+                objects=findings.at_fault(disk),
+                severity=agreed,
+            )
+
+
+_MOVE_AWAY = 'move its disks to shared storage, or repeat with --yes'
+
+
+def forgotten_storage(case: EjectCase) -> checks.Problems:
+    """Shared storage that only this host uses is forgotten by the pool."""
+    for sr in case.leaving_srs:
+        if sr.shared:
+            yield checks.warning(
+                f"the shared storage {sr.name} is connected to no other host "
+                f"and will be forgotten; its data stays on its server",
+                _connecting(case, sr),
+                findings.at_fault(sr),
+            )
+
+
+def _connecting(case: EjectCase, sr: objects.Storage) -> str:
+    """Return what to type to connect a member that stays to storage."""
+    stays = next(
+        (h for h in case.pool.hosts.values() if h.ref != case.host.ref), None
+    )
+    pbd = next(iter(case.pool.pbds_of_sr(sr)), None)
+    if stays is None or pbd is None:
+        return ''
+    settings = [
+        shlex.quote(f"device-config:{key}={value}")
+        for key, value in pbd.device_config.items()
+        if not any(word in key for word in _SECRET_WORDS)
+    ]
+    return ' '.join(
+        [
+            f"xe pbd-create sr-uuid={sr.uuid} host-uuid={stays.uuid}",
+            *settings,
+        ]
+    )
+
+
+def dangling(case: EjectCase) -> checks.Problems:
+    """Virtual machines elsewhere, or halted, whose disks would be gone."""
+    going = {sr.ref for sr in case.wiped_srs}
+    left: dict[str, list[objects.Vdi]] = {}
+    for vbd in case.pool.vbds.values():
+        disk = case.pool.vdis.get(vbd.vdi) if vbd.vdi else None
+        if disk is not None and disk.sr in going and vbd.vm:
+            left.setdefault(vbd.vm, []).append(disk)
+    for ref, disks in left.items():
+        vm = case.pool.vms.get(ref)
+        if vm is not None and not vm.is_control_domain:
+            yield checks.warning(
+                f"{vm.name} would keep its record but lose "
+                f"{findings.listed(disk.name for disk in disks)}",
+                _copying(case, vm, disks),
+                findings.at_fault(vm, *disks),
+            )
+
+
+def _copying(
+    case: EjectCase,
+    vm: objects.Vm,
+    disks: collections.abc.Iterable[objects.Vdi],
+) -> str:
+    """Return what to type to keep a whole virtual machine."""
+    if not vm.is_guest or vm.power_state != 'Halted':
+        return ''
+    size = sum(disk.virtual_size for disk in disks)
+    target = storage_roles.refuge(case.pool, case.host.ref, size)
+    if target is None:
+        return f"xe vm-export uuid={vm.uuid} filename={vm.uuid}.xva"
+    return evacuation.copying(vm, target)
+
+
+def suspended(case: EjectCase) -> checks.Problems:
+    """Suspended machines whose memory image lies on storage that goes.
+
+    The image is no disk of theirs: no VBD leads to it.
+    """
+    going = {sr.ref: sr for sr in case.leaving_srs}
+    for vm in case.pool.vms.values():
+        image = case.pool.vdis.get(vm.suspend_vdi or '')
+        sr = going.get(image.sr or '') if image else None
+        if image is None or sr is None:
+            continue
+        kind = 'snapshot' if vm.is_a_snapshot else 'suspended virtual machine'
+        yield checks.warning(
+            f"the {kind} {vm.name} would lose its memory: the image "
+            f"{image.name} lies on {sr.name}",
+            ''
+            if vm.is_a_snapshot
+            else f"xe vm-resume uuid={vm.uuid}; xe vm-shutdown uuid={vm.uuid}",
+            findings.at_fault(vm, image, sr),
+        )
+
+
+def roles(case: EjectCase) -> checks.Problems:
+    """Fields of the pool and its other hosts that would point to nothing."""
+    target = storage_roles.refuge(case.pool, case.host.ref)
+    for sr in case.leaving_srs:
+        for owner, name, found in storage_roles.pointers(
+            case.pool, sr.ref.__eq__
+        ):
+            if owner.ref == case.host.ref:
+                continue
+            yield checks.warning(
+                f"{sr.name} is the {' and the '.join(found)} of {name}, "
+                f"which would point to nothing",
+                storage_roles.pointing(owner, found.values(), target),
+                findings.at_fault(sr, owner, name=name),
+            )
+
+
+def iso_libraries(case: EjectCase) -> checks.Problems:
+    """Libraries on the host's own file system go with it."""
+    for sr in case.leaving_srs:
+        if sr.shared or 'iso' not in (sr.type, sr.content_type):
+            continue
+        images = case.pool.vdis_of(sr)
+        users = {
+            vm.name
+            for image in images
+            for vbd in case.pool.vbds_of(image)
+            if (vm := case.pool.vms.get(vbd.vm or '')) is not None
+        }
+        pbd = next(iter(case.pool.pbds_of_sr(sr)), None)
+        place = pbd.device_config.get('location', '') if pbd else ''
+        yield checks.warning(
+            f"the ISO library {sr.name} of {case.host.name} goes with it, "
+            f"with {len(images)} images"
+            + (
+                f" (in the drives of {findings.listed(sorted(users))})"
+                if users
+                else ''
+            ),
+            f"keep its files: scp -r root@{case.host.address}:{place} ."
+            if place.startswith('/')
+            else '',
+            findings.at_fault(sr),
+        )
+
+
+def replicas(case: EjectCase) -> checks.Problems:
+    """XOSTOR keeps replicas on local disks; the eject does not move them."""
+    for pbd in case.pool.pbds_of(case.host):
+        sr = case.pool.srs.get(pbd.sr) if pbd.sr else None
+        if sr is not None and sr.type == _XOSTOR:
+            node = case.host.hostname or case.host.name
+            yield checks.warning(
+                f"the XOSTOR storage {sr.name} may keep replicas of its "
+                f"disks on {case.host.name}; the eject does not move them",
+                f"on the host that runs linstor-controller: linstor node "
+                f"evacuate {node}; linstor resource list; and when none is "
+                f"left on {node}: linstor node delete {node}",
+                findings.at_fault(sr, case.host),
+            )
+
+
+Check = checks.Check[EjectCase]
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        'data-loss',
+        'no local disk would be lost',
+        data_loss,
+        ('pool.PBD', 'pool.SR', 'pool.VDI', 'pool.VBD', 'pool.VM'),
+    ),
+    Check(
+        'suspended-vms',
+        'no suspended virtual machine would lose its memory',
+        suspended,
+        ('pool.PBD', 'pool.SR', 'pool.VDI', 'pool.VM'),
+    ),
+    Check(
+        'dangling-vms',
+        'no virtual machine would keep missing disks',
+        dangling,
+        ('pool.PBD', 'pool.SR', 'pool.VDI', 'pool.VBD', 'pool.VM'),
+    ),
+    Check(
+        'storage-roles',
+        'the SRs that pool and hosts use by default stay',
+        roles,
+        ('pool.pool', 'pool.PBD', 'pool.SR'),
+    ),
+    Check(
+        'iso-libraries',
+        'no ISO library would be lost',
+        iso_libraries,
+        ('pool.PBD', 'pool.SR', 'pool.VDI', 'pool.VBD', 'pool.VM'),
+    ),
+    Check(
+        'xostor-replicas',
+        'no XOSTOR storage keeps replicas on the host',
+        replicas,
+        ('pool.PBD', 'pool.SR'),
+    ),
+    Check(
+        'forgotten-storage',
+        'no shared storage would be forgotten',
+        forgotten_storage,
+        ('pool.PBD', 'pool.SR'),
+    ),
+)
+"""What XAPI does not ask; in the order of the report."""

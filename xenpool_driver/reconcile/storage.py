@@ -1,0 +1,53 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""The audit of a pool's storage: what points to nothing, what is unplugged.
+
+An eject unplugs the storage of its host first, and does not plug it again
+when it fails later (``xapi_pool.ml``, ``eject_self``); the SRs that it takes
+away may be those that the pool uses by default.
+"""
+
+from __future__ import annotations
+
+from xenpool_driver import findings, model, storage_roles
+from xenpool_driver.reconcile import cases
+
+
+def roles(case: cases.AuditCase, check: str) -> cases.Found:
+    """Fields of the pool and its hosts that name an SR which is gone."""
+    known = case.records.srs
+    target = storage_roles.refuge(case.records)
+    for owner, name, found in storage_roles.pointers(
+        case.records, lambda ref: ref not in known
+    ):
+        yield model.Finding(
+            check,
+            model.Severity.WARN,
+            f"the {' and the '.join(found)} of {name} is gone: the field "
+            f"points to nothing",
+            storage_roles.pointing(owner, found.values(), target),
+            objects=findings.at_fault(owner, name=name),
+        )
+
+
+def unplugged(case: cases.AuditCase, check: str) -> cases.Found:
+    """Storage of one host alone that is not plugged there.
+
+    What is shared is looked at for every member (``shared-storage``).
+    """
+    for label, host in case.names:
+        if host.uuid in case.joining or case.records.is_live(host) is False:
+            continue
+        for pbd in case.records.pbds_of(host):
+            sr = case.records.srs.get(pbd.sr) if pbd.sr else None
+            if sr is None or pbd.currently_attached:
+                continue
+            if sr.shared and not sr.is_tools_sr:
+                continue
+            yield model.Finding(
+                check,
+                model.Severity.WARN,
+                f"the storage {sr.name} is not plugged on '{label}'; "
+                f"an eject that failed half-way leaves it so",
+                f"xe pbd-plug uuid={pbd.uuid}",
+                objects=findings.at_fault(sr, host),
+            )
