@@ -71,6 +71,8 @@ class ScriptedHost:
         session and returns a value, or raises one of the above.
     :ivar sessions: the logins that are valid.
     :ivar connections: how many connections were made.
+    :ivar stream: makes the pieces of an HTTP answer that is sent to all
+        calls, as far as the caller takes them.
     :ivar master: the address that a login is sent to, if it is a member.
     """
 
@@ -89,6 +91,10 @@ class ScriptedHost:
         self.connections = 0
         self.master: str | None = None
         self.json = json
+        self.stream: (
+            collections.abc.Callable[[], collections.abc.Iterator[bytes]]
+            | None
+        ) = None
         self.close_after_answer = False
         self.released = threading.Event()
         self._tls = context
@@ -228,6 +234,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Answer one call."""
         body = self.rfile.read(int(self.headers['Content-Length']))
+        if self.scripted.stream is not None:
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                for piece in self.scripted.stream():
+                    self.wfile.write(piece)
+            return
         if self.path == '/jsonrpc' and not self.scripted.json:
             self._send(500, b'<html>')
             return

@@ -15,7 +15,7 @@ import xmlrpc.client
 import pytest
 
 from xenpool_driver import exceptions
-from xenpool_driver.xapi import codes, errors
+from xenpool_driver.xapi import codes, errors, replies
 
 PEER = errors.Peer('xen01', 'https://192.0.2.1', ('s3cret',))
 
@@ -47,6 +47,8 @@ MAYBE_SENT = (
     http.client.IncompleteRead(b''),
     http.client.BadStatusLine('x'),
     http.client.LineTooLong('x'),
+    replies.OddReply('the reply to pool.get_all is no list of texts'),
+    replies.TooLarge(256),
     xml.parsers.expat.ExpatError('syntax error'),
     xmlrpc.client.ResponseError(),
     xmlrpc.client.Fault(500, 'Missing Value in response from server'),

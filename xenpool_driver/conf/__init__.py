@@ -52,6 +52,7 @@ class HostAccess:
     :ivar password: the secret; never shown by repr.
     :ivar connect_timeout: seconds.
     :ivar read_timeout: seconds.
+    :ivar max_reply_mib: how large an answer may be.
     :ivar ca_file: PEM file of CAs, or None for the system's.
     :ivar fingerprint: SHA-256 of the certificate, lower-case hexadecimal
         without colons, or None.
@@ -65,6 +66,7 @@ class HostAccess:
     password: str = dataclasses.field(repr=False)
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
+    max_reply_mib: int = 256
     ca_file: str | None = None
     fingerprint: str | None = None
     insecure: bool = False
@@ -155,6 +157,7 @@ def host_access(conf: cfg.ConfigOpts, name: str) -> HostAccess:
         password=values['connection_password'],
         connect_timeout=values['connect_timeout'],
         read_timeout=values['read_timeout'],
+        max_reply_mib=values['max_reply_mib'],
         ca_file=values['ca_file'],
         fingerprint=_checked_fingerprint(
             name, values['certificate_fingerprint']

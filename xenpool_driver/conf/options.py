@@ -145,6 +145,14 @@ HOST_OPTS: list[cfg.Opt] = [
         min=0.1,
         help='Seconds to wait for the answer to a call.',
     ),
+    cfg.IntOpt(
+        'max_reply_mib',
+        default=256,
+        min=1,
+        max=4096,
+        help='MiB that one answer of the host may have; a larger one is an '
+        'error. The records of a pool of 64 hosts have a few MiB.',
+    ),
     cfg.StrOpt(
         'ca_file',
         help='File of CA certificates (PEM) that vouch for the host. Without '

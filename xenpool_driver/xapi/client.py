@@ -566,8 +566,10 @@ class Client(_Door):
         return self.read('VM.get_by_uuid', uuid)
 
     def _pool_ref(self) -> typing.Any:
-        (ref,) = self.read('pool.get_all')
-        return ref
+        found = self.read('pool.get_all')
+        if len(found) != 1:
+            raise exceptions.XapiUnavailable('has no pool yet', self.name)
+        return found[0]
 
     def _clock_offset(self, raw: Records) -> float | None:
         """Return by how many seconds the master's clock is ahead of ours."""
@@ -576,7 +578,7 @@ class Client(_Door):
             return None
         before = self._clock.time()
         try:
-            theirs = self.read('host.get_servertime', pools[0]['master'])
+            theirs = self.read('host.get_servertime', pools[0].get('master'))
         except exceptions.XapiRefused as error:
             LOG.warning('The clock of %s is not known: %s', self.name, error)
             return None

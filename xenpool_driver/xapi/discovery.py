@@ -233,6 +233,6 @@ def resolved(name: str) -> frozenset[str]:
     """Return the addresses of a name; none if it cannot be resolved."""
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # the latter for a label too long
         return frozenset()
     return frozenset(normal(str(entry[4][0])) for entry in found)

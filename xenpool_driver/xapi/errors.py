@@ -21,7 +21,7 @@ import xml.parsers.expat
 import xmlrpc.client
 
 from xenpool_driver import exceptions
-from xenpool_driver.xapi import codes, redaction
+from xenpool_driver.xapi import codes, redaction, replies
 
 
 class Stage(enum.Enum):
@@ -81,6 +81,14 @@ _PIN = (
     'restore the certificate of the host'
 )
 _CLOSED = 'closed the connection without an answer'
+_ODD = (
+    'answers, but not as XAPI does ({why}): check that connection_url in '
+    'section [{name}] is that of a XenServer or XCP-ng host'
+)
+_TOO_LARGE = (
+    'answers with more than {limit} MiB; a host that means it needs a larger '
+    'max_reply_mib in section [{name}]'
+)
 _NOT_XAPI = 'answers, but not as XAPI does ({kind}); check connection_url'
 
 FOREIGN: tuple[Foreign, ...] = (
@@ -92,6 +100,8 @@ FOREIGN: tuple[Foreign, ...] = (
         'certificate_fingerprint into section [{name}]',
         _CLOSED,
     ),
+    Foreign(replies.OddReply, Stage.SENT, _ODD, _ODD),
+    Foreign(replies.TooLarge, Stage.SENT, _TOO_LARGE, _TOO_LARGE),
     Foreign(
         ssl.SSLCertVerificationError,
         Stage.CONNECT,
@@ -116,6 +126,13 @@ FOREIGN: tuple[Foreign, ...] = (
         'its name cannot be resolved: check connection_url in section '
         '[{name}]',
         'its name cannot be resolved',
+    ),
+    Foreign(
+        UnicodeError,  # of a label that is empty or too long
+        Stage.SENT,
+        'its name cannot be resolved: check connection_url in section '
+        '[{name}]',
+        _NOT_XAPI,
     ),
     Foreign(
         ConnectionRefusedError,
@@ -235,7 +252,9 @@ def from_answer(
     row = codes.find(code, params)
     kind = row.changing if changing else row.reading
     if kind is exceptions.NotPoolMaster:
-        return exceptions.NotPoolMaster(params[0] if params else '', peer.name)
+        if not (params and replies.is_address(params[0])):
+            return from_foreign(_NOWHERE, peer, changing=changing)
+        return exceptions.NotPoolMaster(params[0], peer.name)
     shown = [redaction.scrub(param, peer.secrets) for param in params]
     if kind is exceptions.XapiRefused:
         return exceptions.XapiRefused(code, shown, peer.name)
@@ -243,6 +262,9 @@ def from_answer(
     found = kind(f"{text}: {row.remedy}", peer.name)
     found.code = code
     return found
+
+
+_NOWHERE = replies.OddReply('it names a master without an address')
 
 
 def remedy(code: str, params: collections.abc.Sequence[str] = ()) -> str:
@@ -274,6 +296,8 @@ class _Words(dict[str, str]):
             or 'verification failed',
             errcode=str(getattr(error, 'errcode', '')),
             shown=_colons(getattr(error, 'shown', '')),
+            why=_plain(getattr(error, 'why', None)),
+            limit=str(getattr(error, 'limit', '')),
         )
 
 

@@ -12,10 +12,18 @@ import collections.abc
 import dataclasses
 import typing
 
-from xenpool_driver.xapi import client
+from xenpool_driver import exceptions
+from xenpool_driver.xapi import client, fields
 
 CLASSES = ['pool', 'host', 'host_metrics']
 """What is listened to. Whether a host is live stands in its metrics."""
+
+_NEEDED: collections.abc.Mapping[str, tuple[str, ...]] = {
+    'pool': ('master',),
+    'host': ('uuid', 'hostname', 'address', 'enabled', 'metrics'),
+    'host_metrics': ('live',),
+}
+"""The fields that are looked at."""
 
 POLL_SECONDS = 30.0
 """For how long a master may keep silent; it answers then that nothing has
@@ -80,9 +88,14 @@ class Feed:
         answer = self._door.read_all(
             'event.from', CLASSES, self._token, self._seconds
         )
-        self._token = answer['token']
-        for event in answer['events']:
-            self._take(event)
+        try:
+            self._token = answer['token']
+            for event in answer['events']:
+                self._take(event)
+        except (KeyError, TypeError, exceptions.ConfigurationError) as error:
+            raise exceptions.XapiUnavailable(
+                f"sent events that make no sense ({error})", self._door.name
+            ) from None
         return View(
             self._hosts[self._master][0].uuid
             if self._master in self._hosts
@@ -98,22 +111,30 @@ class Feed:
     def _take(self, event: dict[str, typing.Any]) -> None:
         """Take one event in; of records only what matters is kept."""
         kind, ref = event['class'], event['ref']
-        record = event.get('snapshot')
-        if event['operation'] == 'del' or record is None:
+        if event['operation'] == 'del' or event.get('snapshot') is None:
             self._hosts.pop(ref, None)
             self._live.pop(ref, None)
-        elif kind == 'host_metrics':
-            self._live[ref] = bool(record['live'])
+            return
+        record = fields.Struct(
+            kind,
+            ref,
+            {'uuid': ''}
+            | {
+                name: event['snapshot'][name] for name in _NEEDED.get(kind, ())
+            },
+        )
+        if kind == 'host_metrics':
+            self._live[ref] = record.flag('live')
         elif kind == 'pool':
-            self._master = record['master']
+            self._master = record.text('master')
         elif kind == 'host':
             self._hosts[ref] = (
                 Host(
-                    record['uuid'],
-                    record['hostname'],
-                    record['address'],
-                    bool(record['enabled']),
+                    record.uuid,
+                    record.text('hostname'),
+                    record.text('address'),
+                    record.flag('enabled'),
                     False,
                 ),
-                record['metrics'],
+                record.text('metrics'),
             )

@@ -21,6 +21,9 @@ from xenpool_driver import exceptions
 NULL_REF = 'OpaqueRef:NULL'
 """How XAPI writes that there is no object."""
 
+MAX_SHOWN = 100
+"""How many characters of a value that makes no sense are shown."""
+
 
 class MalformedRecords(exceptions.ConfigurationError):
     """Records are not what XAPI returns.
@@ -62,6 +65,13 @@ class Struct:
             raise self._wrong('uuid', 'is missing')
         self.uuid = self.text('uuid')
 
+    def _odd(self, field: str, value: object, what: str) -> MalformedRecords:
+        """Return the error about a value, shown as far as anybody reads."""
+        shown = repr(value)
+        if len(shown) > MAX_SHOWN:
+            shown = f"{shown[:MAX_SHOWN]}..."
+        return self._wrong(field, f"{shown} {what}")
+
     def _wrong(self, field: str, reason: str) -> MalformedRecords:
         return MalformedRecords(self.cls, self.ref, field, reason)
 
@@ -69,14 +79,14 @@ class Struct:
         """Return a text."""
         value = self.record.get(field, default)
         if not isinstance(value, str):
-            raise self._wrong(field, f"{value!r} is no text")
+            raise self._odd(field, value, 'is no text')
         return value
 
     def flag(self, field: str, default: bool = False) -> bool:
         """Return a truth value."""
         value = self.record.get(field, default)
         if not isinstance(value, bool):
-            raise self._wrong(field, f"{value!r} is neither true nor false")
+            raise self._odd(field, value, 'is neither true nor false')
         return value
 
     def number(self, field: str, default: int = 0) -> int:
@@ -92,8 +102,8 @@ class Struct:
             try:
                 return int(value)
             except ValueError:
-                raise self._wrong(field, f"{value!r} is no integer") from None
-        raise self._wrong(field, f"{value!r} is no integer")
+                raise self._odd(field, value, 'is no integer') from None
+        raise self._odd(field, value, 'is no integer')
 
     def reference(self, field: str) -> str | None:
         """Return a reference; None for the null one."""
@@ -110,7 +120,7 @@ class Struct:
         if not isinstance(value, list | tuple) or not all(
             isinstance(item, str) for item in value
         ):
-            raise self._wrong(field, f"{value!r} is no list of texts")
+            raise self._odd(field, value, 'is no list of texts')
         return tuple(item for item in value if item)
 
     def references(self, field: str) -> tuple[str, ...]:
@@ -120,7 +130,7 @@ class Struct:
     def _mapping(self, field: str) -> collections.abc.Mapping[str, object]:
         value = self.record.get(field, {})
         if not isinstance(value, collections.abc.Mapping):
-            raise self._wrong(field, f"{value!r} is no map")
+            raise self._odd(field, value, 'is no map')
         return value
 
     def strings(self, field: str) -> collections.abc.Mapping[str, str]:
@@ -128,7 +138,7 @@ class Struct:
         found = dict[str, str]()
         for key, value in self._mapping(field).items():
             if not isinstance(value, str):
-                raise self._wrong(field, f"{key!r}: {value!r} is no text")
+                raise self._odd(field, {key: value}, 'is no map of texts')
             found[key] = value
         return types.MappingProxyType(found)
 
@@ -150,5 +160,5 @@ class Struct:
         try:
             parsed = datetime.datetime.strptime(text, '%Y%m%dT%H:%M:%S')
         except ValueError:
-            raise self._wrong(field, f"{value!r} is no date") from None
+            raise self._odd(field, value, 'is no date') from None
         return parsed.replace(tzinfo=datetime.UTC).timestamp()

@@ -12,6 +12,8 @@ import xmlrpc.client
 
 import orjson
 
+from xenpool_driver.xapi import replies
+
 PATH = '/jsonrpc'
 CONTENT_TYPE = 'application/json'
 
@@ -53,22 +55,24 @@ def answer(body: bytes) -> tuple[typing.Any, list[typing.Any] | None]:
     return envelope['result'], None
 
 
-def alike(value: typing.Any) -> typing.Any:
+def alike(value: typing.Any, left: int = replies.MAX_DEPTH) -> typing.Any:
     """Return a result as ``XenAPI`` would give it, whichever way it came.
 
     XML-RPC brings integers as text and dates as objects, JSON-RPC integers
     as numbers and dates as text; both become text. The value is changed in
     place where it can be.
+
+    :param value: the result.
+    :param left: how deep it may be nested.
+    :raises OddReply: it is nested deeper.
     """
     kind = type(value)
-    if kind is dict:
-        for key, item in value.items():
+    if kind is dict or kind is list:
+        if not left:
+            raise replies.too_deep()
+        for key, item in value.items() if kind is dict else enumerate(value):
             if type(item) not in _AS_THEY_ARE:
-                value[key] = alike(item)
-    elif kind is list:
-        for index, item in enumerate(value):
-            if type(item) not in _AS_THEY_ARE:
-                value[index] = alike(item)
+                value[key] = alike(item, left - 1)
     elif kind is int:
         return str(value)
     elif kind is xmlrpc.client.DateTime:

@@ -22,7 +22,14 @@ import xmlrpc.client
 import XenAPI
 
 from xenpool_driver import conf, exceptions
-from xenpool_driver.xapi import errors, jsonrpc, redaction, shared, transport
+from xenpool_driver.xapi import (
+    errors,
+    jsonrpc,
+    redaction,
+    replies,
+    shared,
+    transport,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -129,7 +136,7 @@ class HostSession:
         :raises XapiUnavailable: no answer.
         """
         return self._read(
-            method, lambda session: _method(session, method)(*args), timeout
+            method, lambda session: _called(session, method, args), timeout
         )
 
     def read_own(
@@ -143,7 +150,7 @@ class HostSession:
         """
         return self._read(
             method,
-            lambda session: _method(session, method)(session.handle),
+            lambda session: _called(session, method, (session.handle,)),
             timeout,
         )
 
@@ -162,12 +169,11 @@ class HostSession:
         """
         if self._json:
             try:
-                found = self._read(
+                return self._read(
                     method,
                     lambda session: self._by_json(session, method, args),
                     timeout,
                 )
-                return jsonrpc.alike(found)
             except jsonrpc.NotOffered:
                 LOG.info('%s: no JSON-RPC, XML-RPC it is', self.access.name)
                 self._json = False
@@ -223,9 +229,7 @@ class HostSession:
             LOG.debug('%s: %s', self.access.name, method)
             outcome = self._attempt(
                 session,
-                lambda session: _method(session, method)(
-                    *map(redaction.reveal, args)
-                ),
+                lambda session: _called(session, method, args),
                 changing=True,
                 secrets=args,
             )
@@ -331,11 +335,15 @@ class HostSession:
         """Say what an exception means."""
         peer = self._peer_hiding(session, secrets)
         if isinstance(error, XenAPI.Failure):
-            if error.details and error.details[0] == 'SESSION_INVALID':
+            try:
+                details = replies.details(error.details)
+            except replies.OddReply as odd:
+                return _Outcome(
+                    error=errors.from_foreign(odd, peer, changing=changing)
+                )
+            if details and details[0] == 'SESSION_INVALID':
                 return self._expired(peer)
-            return _Outcome(
-                error=errors.from_answer(error.details, peer, changing)
-            )
+            return _Outcome(error=errors.from_answer(details, peer, changing))
         if (
             isinstance(error, xmlrpc.client.Fault)
             and error.faultCode == errors.EXPIRED_FAULT
@@ -424,11 +432,13 @@ class HostSession:
             API_VERSION,
             self._originator,
         )
+        _look_at(session.handle)
 
     def _local_login(self, session: typing.Any) -> None:
         session.slave_local_login_with_password(
             self.access.username, self.access.password
         )
+        _look_at(session.handle)
 
     def _forget(self, session: typing.Any) -> None:
         """Drop a login that has ended, unless a new one is there already."""
@@ -458,7 +468,7 @@ class HostSession:
         result, failure = jsonrpc.answer(answer)
         if failure is not None:
             raise XenAPI.Failure(failure)
-        return result
+        return replies.typed(method, jsonrpc.alike(result))
 
 
 def _is_closed(error: Exception) -> bool:
@@ -466,9 +476,25 @@ def _is_closed(error: Exception) -> bool:
     return isinstance(error, OSError) and not isinstance(error, TimeoutError)
 
 
-def _method(session: typing.Any, name: str) -> typing.Any:
-    """Return ``session.xenapi.<name>``, attribute by attribute."""
+def _called(
+    session: typing.Any,
+    method: str,
+    args: collections.abc.Iterable[typing.Any],
+) -> typing.Any:
+    """Return the reply to ``session.xenapi.<method>(*args)``.
+
+    :raises OddReply: it is none of XAPI's.
+    """
     found = session.xenapi
-    for part in name.split('.'):
+    for part in method.split('.'):
         found = getattr(found, part)
-    return found
+    return replies.checked(method, found(*map(redaction.reveal, args)))
+
+
+def _look_at(handle: object) -> None:
+    """Make sure that what a login brought can be a session.
+
+    :raises OddReply: it cannot.
+    """
+    if isinstance(handle, dict | list | int | float):
+        raise replies.OddReply('the reply to the login is no text')

@@ -10,7 +10,7 @@ import typing
 
 from xenpool_driver import clock as clocks
 from xenpool_driver import exceptions
-from xenpool_driver.xapi import errors
+from xenpool_driver.xapi import errors, replies
 
 if typing.TYPE_CHECKING:
     from xenpool_driver.xapi import session
@@ -181,10 +181,14 @@ def _status(record: typing.Mapping[str, typing.Any]) -> TaskStatus:
     state = _STATES.get(word)
     if state is None:
         return TaskStatus(TaskState.LOST, reason=f"its status is {word}")
-    error = tuple(str(part) for part in record.get('error_info') or ())
+    try:
+        error = tuple(replies.details(record.get('error_info') or []))
+        progress = float(record.get('progress') or 0.0)
+    except (replies.OddReply, TypeError, ValueError):
+        return TaskStatus(TaskState.LOST, reason='its record makes no sense')
     return TaskStatus(
         state=state,
-        progress=float(record.get('progress') or 0.0),
+        progress=progress,
         error=error or None,
         result=str(record.get('result') or ''),
     )

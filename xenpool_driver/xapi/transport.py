@@ -30,7 +30,7 @@ import weakref
 import xmlrpc.client
 
 from xenpool_driver import conf, exceptions
-from xenpool_driver.xapi import errors
+from xenpool_driver.xapi import errors, replies
 
 MAX_IDLE = 8
 """How many idle connections are kept per host."""
@@ -45,6 +45,11 @@ MAX_HEADERS = 100
 
 MAX_LINE = 65536
 """How many bytes each may have."""
+
+MIB = 1 << 20
+
+PIECE = 1 << 16
+"""How many bytes of a body in chunks are read at once."""
 
 
 class ExchangeError(Exception):
@@ -135,6 +140,7 @@ class Transport(xmlrpc.client.Transport):
         body = self.post(handler, request_body, 'text/xml')
         try:
             parser, unmarshaller = self.getparser()
+            _forbid_doctype(parser)
             parser.feed(body)
             parser.close()
             return unmarshaller.close()
@@ -297,7 +303,7 @@ class _Connection:
     """
 
     def __init__(self, access: conf.HostAccess, sock: socket.socket) -> None:
-        self.wire = _Wire(sock)
+        self.wire = _Wire(sock, access.max_reply_mib)
         self._access = access
         self._since = time.monotonic()
         self._process = os.getpid()
@@ -331,11 +337,12 @@ class _Connection:
         if not keep:
             lines.append('Connection: close')
         # In one piece: who sends two lets the peer wake up twice.
+        self.wire.received = 0
         self.wire.sendall('\r\n'.join([*lines, '', '']).encode() + body)
         sock = typing.cast(socket.socket, self.wire)
         with contextlib.closing(_Response(sock, method='POST')) as response:
             response.begin()
-            answer = response.read()
+            answer = _whole(response)
         if response.status != 200:
             raise xmlrpc.client.ProtocolError(
                 f"{self._access.address}{path}",
@@ -351,12 +358,18 @@ class _Wire:
     """A socket on which all waiting together ends at one deadline.
 
     A socket's own timeout counts anew with each byte, so a peer that sends
-    one now and then could hold the caller for ever.
+    one now and then could hold the caller for ever. All bytes together are
+    limited, too: headers, chunks and what says how long it will be.
+
+    :ivar received: how many bytes of the present answer have come.
+    :param limit: how many MiB an answer may have.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, limit: int) -> None:
         self._sock = sock
         self.deadline = float('inf')
+        self.received = 0
+        self.limit = limit
 
     def sendall(self, data: bytes) -> None:
         """Send ``data``, as ``socket.sendall``."""
@@ -366,7 +379,7 @@ class _Wire:
     def makefile(self, mode: str) -> io.BufferedReader:
         """Return a reader of the answer, as ``socket.makefile``."""
         raw = self._sock.makefile('rb', buffering=0)
-        return io.BufferedReader(_Reader(self, raw))
+        return _Buffered(_Reader(self, raw), self.limit)
 
     def close(self) -> None:
         """Close the socket."""
@@ -405,11 +418,54 @@ class _Reader(io.RawIOBase):
     def readinto(self, buffer: typing.Any) -> int | None:
         self._wire.arm()
         count: int | None = self._raw.readinto(buffer)
+        self._wire.received += count or 0
+        if self._wire.received > self._wire.limit * MIB:
+            raise replies.TooLarge(self._wire.limit)
         return count
 
     def close(self) -> None:
         self._raw.close()
         super().close()
+
+
+class _Buffered(io.BufferedReader):
+    """Refuses to make room for more than an answer may have.
+
+    :param limit: how many MiB that is.
+    """
+
+    def __init__(self, raw: io.RawIOBase, limit: int) -> None:
+        super().__init__(raw)
+        self._limit = limit
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return so many bytes, or all that come."""
+        if size is not None and size > self._limit * MIB:
+            raise replies.TooLarge(self._limit)
+        return super().read(size)
+
+
+def _whole(response: http.client.HTTPResponse) -> bytes:
+    """Return the body of an answer.
+
+    One that comes in chunks is put together as they come: a list of many
+    small ones would take far more memory than the answer.
+    """
+    if not response.chunked:
+        return response.read()
+    whole = bytearray()
+    while piece := response.read(PIECE):
+        whole += piece
+    return bytes(whole)
+
+
+def _forbid_doctype(parser: typing.Any) -> None:
+    """Let no document define entities: a short one could become gigabytes."""
+
+    def refuse(*args: object) -> typing.NoReturn:
+        raise replies.OddReply('the reply has a document type')
+
+    parser._parser.StartDoctypeDeclHandler = refuse
 
 
 def _close_all(connections: list[_Connection]) -> None:
