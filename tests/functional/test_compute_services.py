@@ -8,14 +8,17 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import typing
+import urllib.parse
 import uuid
 
 import pytest
 
+from tests import services
 from tests.functional import cli_lab
 from xenpool_driver import simulator, store
 from xenpool_driver.cli import main
@@ -289,6 +292,91 @@ def test_a_service_that_cannot_work_ends_with_one_line(
     assert 'Traceback' not in done.stderr
 
 
+AWKWARD = 'pa/ss?w#rd%@:,;+ü'
+"""A password in which every character counts."""
+
+
+@pytest.fixture
+def user(site: Site) -> collections.abc.Iterator[str]:
+    """A user of the broker who has the awkward password."""
+    name = f"xenpool-{uuid.uuid4().hex[:8]}"
+    control = shutil.which('rabbitmqctl')
+    if control is None:
+        services.missing('no rabbitmqctl')
+    for words in (
+        ('add_user', name, AWKWARD),
+        ('set_permissions', '-p', '/', name, '.*', '.*', '.*'),
+    ):
+        done = subprocess.run(
+            [control, '-q', *words], capture_output=True, text=True
+        )
+        if done.returncode:
+            services.missing(f"rabbitmqctl: {done.stderr.strip()}")
+    yield name
+    subprocess.run([control, '-q', 'delete_user', name], check=True)
+
+
+def _login(site: Site, user: str, password: str) -> None:
+    """Let everybody use the broker as this user."""
+    where = site.rabbit.rpartition('@')[2]
+    quoted = urllib.parse.quote(password, '')
+    site.rabbit = f"rabbit://{user}:{quoted}@{where}"
+
+
+def test_any_character_may_be_in_the_password_of_the_bus(
+    site: Site, user: str
+) -> None:
+    _login(site, user, AWKWARD)
+    first = site.hosts[0]
+    site.xenpool('aggregate', 'create', 'prod')
+
+    words = ('aggregate', 'add', 'host', 'prod', first, '--remote')
+    with site.service(first):
+        # A process of its own: the bus keeps threads, and the user goes.
+        added = subprocess.run(
+            [
+                *(sys.executable, '-m', 'xenpool_driver.cli.main'),
+                *('--config-file', str(site.config('user', first)), *words),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    assert added.returncode == 0, added.stderr
+    told = (site.directory / f"{first}.log").read_text() + added.stderr
+    assert 'pa/ss' not in told
+    assert 'pa%2Fss' not in told
+
+
+def test_a_wrong_password_of_the_bus_is_told_in_one_line(site: Site) -> None:
+    _login(site, 'nobody', 'wr0ng/w0rd')
+    site.xenpool('aggregate', 'create', 'prod')
+    path = site.config('wrong', site.hosts[0])
+
+    added = site.xenpool(
+        'aggregate', 'add', 'host', 'prod', site.hosts[0], '--remote'
+    )
+    served = subprocess.run(
+        [
+            *(sys.executable, '-m', 'xenpool_driver.compute.service'),
+            *('--config-file', str(path)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (added.status, served.returncode) == (2, 2)
+    for text in (added.err, served.stderr):
+        line = text.splitlines()[-1]
+        assert "refuses the login of user 'nobody'" in line
+        assert 'transport_url' in line
+        assert 'Traceback' not in text
+        assert 'wr0ng' not in text
+    assert len(added.err.splitlines()) == 1
+
+
 def test_a_service_that_waits_for_its_broker_can_be_stopped(
     site: Site,
 ) -> None:
@@ -306,7 +394,8 @@ def test_a_service_that_waits_for_its_broker_can_be_stopped(
             text=True,
         ) as process,
     ):
-        _wait_for(log, 'Connection failed', process)
+        _wait_for(log, '127.50.0.250:5672', process)
+        _wait_for(log, 'waiting for it', process)
         process.send_signal(signal.SIGTERM)
 
     assert process.returncode == -signal.SIGTERM

@@ -29,6 +29,7 @@ from oslo_config import cfg  # noqa: E402
 from tests.unit import paper_bus  # noqa: E402
 from xenpool_driver.compute import (  # noqa: E402
     aggregates,
+    broker,
     bus,
     service,
     virtapi,
@@ -358,14 +359,25 @@ def test_a_command_without_a_broker_ends(
 
 
 @pytest.mark.parametrize(
-    'url', ['nonsense', 'nonsense://guest:s3cret@h/', 'rabbit://g:s3cret@h:p/']
+    'url',
+    [
+        'nonsense',
+        'nonsense://guest:s3cret@h/',
+        'rabbit://g:s3cret@h:p/',
+        'rabbit://g:12/s3cret@h:5672/',
+        'rabbit://g:12?s3cret@h:5672/',
+        'rabbit://g:12#s3cret@h:5672/',
+        'rabbit://g:12,s3cret@h:5672/',
+        'rabbit://g:[s3cret@h:5672/',
+    ],
 )
 def test_a_transport_url_that_is_none(conf: cfg.ConfigOpts, url: str) -> None:
     bus.register_opts(conf)
     conf.set_override('transport_url', url)
 
     with pytest.raises(exceptions.ConfigurationError) as raised:
-        bus.transport(conf)
+        broker.connect(conf)
 
     assert 'transport_url' in str(raised.value)
     assert 's3cret' not in str(raised.value)
+    assert '12' not in str(raised.value)

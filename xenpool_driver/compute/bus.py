@@ -8,14 +8,11 @@ A program that has chosen already keeps its choice.
 
 from __future__ import annotations
 
-import socket
 import typing
 import warnings
 
 from oslo_config import cfg
 from oslo_context import context as request_context
-
-from xenpool_driver import exceptions
 
 with warnings.catch_warnings():
     # Their dependencies look whether eventlet is there, which complains.
@@ -44,11 +41,6 @@ own."""
 RABBIT = 'oslo_messaging_rabbit'
 """The section of oslo.messaging's options for RabbitMQ."""
 
-AMQP_PORT = 5672
-
-PROBE_SECONDS = 5.0
-"""How long a broker has to accept a connection."""
-
 ALLOWED_REMOTE_EXMODS = ['xenpool_driver.exceptions']
 """Modules whose exceptions may be rebuilt from a message."""
 
@@ -67,31 +59,6 @@ class ContextSerializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
         return request_context.RequestContext(
             request_id=context.get('request_id') or None
         )
-
-
-def transport(conf: cfg.ConfigOpts) -> typing.Any:
-    """Return the connection to the bus that ``transport_url`` names.
-
-    :param conf: the options.
-    :raises ConfigurationError: it names none. What it says is not repeated:
-        there is a password in it.
-    """
-    register_opts(conf)
-    try:
-        if '://' not in conf.transport_url:
-            raise ValueError
-        return oslo_messaging.get_rpc_transport(
-            conf, allowed_remote_exmods=ALLOWED_REMOTE_EXMODS
-        )
-    except (
-        ValueError,
-        oslo_messaging.InvalidTransportURL,
-        oslo_messaging.DriverLoadFailure,
-    ):
-        raise exceptions.ConfigurationError(
-            'section [DEFAULT]: transport_url must be a URL such as '
-            'rabbit://USER:PASSWORD@ADDRESS:PORT/'
-        ) from None
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
@@ -120,31 +87,6 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
             )
 
 
-def assert_reachable(bus: typing.Any) -> None:
-    """See whether a broker listens, before a request is entrusted to it.
-
-    oslo.messaging would wait for the broker for ever: the queue for the
-    answers is declared without any limit of retries.
-
-    :param bus: what :func:`transport` returned.
-    :raises ServiceUnavailable: no broker accepts a connection.
-    """
-    url = oslo_messaging.TransportURL.parse(bus.conf)
-    if not url.transport.startswith(('rabbit', 'amqp', 'kombu')):
-        return
-    problem = 'transport_url names no broker'
-    for broker in url.hosts or [oslo_messaging.TransportHost('localhost')]:
-        where = (broker.hostname or 'localhost', broker.port or AMQP_PORT)
-        try:
-            socket.create_connection(where, PROBE_SECONDS).close()
-            return
-        except OSError as error:
-            problem = f"{where[0]}:{where[1]}: {error.strerror or error}"
-    raise exceptions.ServiceUnavailable(
-        f"the message bus cannot be reached: {problem}"
-    )
-
-
 def server(
     bus: typing.Any, name: str, endpoint: typing.Any
 ) -> oslo_messaging.MessageHandlingServer:
@@ -153,7 +95,7 @@ def server(
     Its executor is the threading one, as always where nothing has been
     monkey-patched.
 
-    :param bus: what :func:`transport` returned.
+    :param bus: what ``broker.connect`` returned.
     :param endpoint: the object whose public methods are served.
     """
     return oslo_messaging.get_rpc_server(
@@ -168,7 +110,7 @@ def server(
 def client(bus: typing.Any, retry: int) -> oslo_messaging.RPCClient:
     """Return a client of the compute services.
 
-    :param bus: what :func:`transport` returned.
+    :param bus: what ``broker.connect`` returned.
     :param retry: how often to try again when the broker does not answer.
     """
     return oslo_messaging.get_rpc_client(

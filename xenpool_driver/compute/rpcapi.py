@@ -14,7 +14,7 @@ import typing
 from oslo_config import cfg
 
 from xenpool_driver import base, exceptions, model, pool_states, requests
-from xenpool_driver.compute import bus, failures
+from xenpool_driver.compute import broker, bus, failures
 
 MONITOR_SECONDS = 10
 """A service that works on a request says so twice in this time; one that
@@ -42,7 +42,7 @@ class ComputeAPI:
         self, conf: cfg.ConfigOpts, transport: typing.Any = None
     ) -> None:
         self._timeout = longest_request(conf)
-        self._bus = transport or bus.transport(conf)
+        self._bus = transport or broker.connect(conf)
         self._client = bus.client(self._bus, BROKER_RETRIES)
 
     def add_aggregate_host(
@@ -236,7 +236,7 @@ class ComputeAPI:
                 at_least_once=True
             ),
         )
-        bus.assert_reachable(self._bus)
+        broker.assert_usable(self._bus)
         try:
             answer = prepared.call(
                 context, method, aggregate=plain(aggregate), **arguments

@@ -20,9 +20,10 @@ import typing
 from oslo_config import cfg
 from oslo_log import log
 
-from xenpool_driver import base, exceptions, model, requests, store
+from xenpool_driver import base, clock, exceptions, model, requests, store
 from xenpool_driver import conf as config
 from xenpool_driver.compute import (
+    broker,
     bus,
     failures,
     logs,
@@ -37,6 +38,9 @@ LOG = log.getLogger(__name__)
 STOP_SECONDS = 60.0
 """How long a service that shall stop waits for the requests it works on.
 What is not done by then, another worker takes over when the lease ends."""
+
+BROKER_SECONDS = 5.0
+"""Pause between two looks whether a broker answers."""
 
 Packed = dict[str, typing.Any]
 Result = model.Report | list[model.Report] | None
@@ -257,7 +261,7 @@ class ComputeService:
             )
         self.hosts = list(dict.fromkeys(conf.enabled_hosts))
         self._database = store.open_store(conf)
-        self._bus = bus.transport(conf)
+        self._bus = broker.connect(conf)
         remote = virtapi.ComputeVirtAPI(rpcapi.ComputeAPI(conf, self._bus))
         self._drivers = {
             host: base.load_driver(conf, remote) for host in self.hosts
@@ -275,13 +279,30 @@ class ComputeService:
             )
 
     def start(self) -> None:
-        """Settle what dead workers left behind, then serve."""
+        """Settle what dead workers left behind, then serve.
+
+        :raises ConfigurationError: the broker refuses the login.
+        """
         for host, driver in self._drivers.items():
             driver.init_host(host)
+        self._await_broker()
         for server in self._servers:
             server.start()
         if self._watcher is not None:
             self._watcher.start()
+
+    def _await_broker(self) -> None:
+        """Wait until a broker answers; say so once."""
+        said = False
+        while True:
+            try:
+                broker.assert_usable(self._bus)
+                return
+            except exceptions.ServiceUnavailable as error:
+                if not said:
+                    LOG.warning('%s; waiting for it', error)
+                said = True
+            clock.SYSTEM.sleep(BROKER_SECONDS)
 
     def stop(self) -> bool:
         """Take no more requests; wait for those that run.
