@@ -11,7 +11,14 @@ import xmlrpc.client
 
 import pytest
 
-from xenpool_driver.simulator import dispatch, mishaps, simulation
+from xenpool_driver.simulator import (
+    database,
+    dispatch,
+    errors,
+    mishaps,
+    sessions,
+    simulation,
+)
 
 ADDRESS = f'127.90.{2 + os.getpid() % 100}.211'
 PATIENCE = 20.0
@@ -139,22 +146,27 @@ def test_what_was_started_before_goes_on(lab: simulation.Simulation) -> None:
 
 
 def test_a_call_that_was_let_in_goes_on_without_its_login(
-    lab: simulation.Simulation,
+    lab: simulation.Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The login ends before the task's thread has begun."""
+    """The login ends before the task's thread has done anything."""
     host = lab.hosts[0]
     worker, taker = Client(host, 'worker'), Client(host, 'taker')
-    machine = lab.named(host.name)
-    db = machine.db
-    assert db is not None
-    host_ref = db.refs('host')[0]
-    with db.lock:
-        # The thread that disables the host waits for the lock.
-        task = dispatch.execute(
-            machine, 'Async.host.disable', [worker.ref, host_ref]
-        ).value
-        dispatch.execute(machine, 'session.logout', [worker.ref])
-    assert outcome(taker, str(task))['status'] == 'success'
+    host_ref = taker.ask('host.get_all')[0]
+    work = dispatch._work
+
+    def late(
+        method: dispatch.Method,
+        call: dispatch.Call,
+        db: database.Database,
+        refused: errors.ApiError | None,
+    ) -> None:
+        sessions.destroy(db, worker.ref)
+        work(method, call, db, refused)
+
+    monkeypatch.setattr(dispatch, '_work', late)
+    task = worker.ask('Async.host.disable', host_ref)
+    assert outcome(taker, task)['status'] == 'success'
+    assert worker.refused('host.get_all') == ['SESSION_INVALID', worker.ref]
     assert not taker.ask('host.get_enabled', host_ref)
 
 
