@@ -121,8 +121,6 @@ UNSEEN = (
     '``live`` turning false after ten minutes of silence',
     '``HOST_BROKEN`` and ``HOST_UNKNOWN_TO_MASTER``',
     'releases other than the newest (XCP-ng 8.2 and 8.3, XenServer 8)',
-    'which error a call ends with that was forwarded to a dead host and gave '
-    'up after 100 s (simulated: ``CANNOT_CONTACT_HOST``)',
 )
 """What is simulated and was not recorded."""
 

@@ -10,7 +10,7 @@ import collections.abc
 import re
 import typing
 
-from tests.contract import play, recorded_timelines
+from tests.contract import plain_timelines, play, recorded_timelines
 from xenpool_driver.simulator import errors
 
 Value = typing.Any
@@ -182,6 +182,9 @@ PATTERNS: tuple[
 
 def make(stage: play.Stage, name: str) -> Look | None:
     """Return the observer of that name, None when a play makes it itself."""
+    plain = plain_timelines.OBSERVERS.fullmatch(name)
+    if plain:
+        return plain_timelines.look(stage, *plain.groups())
     for pattern, maker in PATTERNS:
         found = re.fullmatch(pattern, name)
         if found:

@@ -7,7 +7,7 @@ import collections.abc
 import dataclasses
 import typing
 
-from tests.contract import observers, play
+from tests.contract import observers, plain_timelines, play
 from tests.contract import recorded_timelines as recorded
 from xenpool_driver.simulator import lifecycle
 
@@ -172,6 +172,25 @@ def destroyed_member(stage: play.Stage) -> None:
     stage.run(3.59, lambda: lifecycle.power_on(stage['xapi7']))
 
 
+def restart_in_the_fuse(stage: play.Stage) -> None:
+    def restart() -> None:
+        seconds = stage.now + 2.0
+        stage.run(seconds, lambda: lifecycle.exit_toolstack(stage['xapi1']))
+
+    plain_timelines.join(stage, '127.0.0.12', 0.11, restart)
+
+
+def five_joins(stage: play.Stage) -> None:
+    for seconds, digit in (
+        (0.17, 3),
+        (0.18, 2),
+        (0.19, 5),
+        (0.2, 4),
+        (0.22, 6),
+    ):
+        plain_timelines.join(stage, f'127.0.0.1{digit}', seconds)
+
+
 @dataclasses.dataclass(frozen=True)
 class Timeline:
     """A recording, and how to play it.
@@ -253,6 +272,22 @@ TIMELINES = (
         destroyed_member,
         50.0,
         endless=True,
+    ),
+    Timeline(
+        'f1-coordinator-restarts-in-the-fuse',
+        ('xapi1',),
+        ('xapi2',),
+        restart_in_the_fuse,
+        79.4,
+        gc_at=6.9,
+    ),
+    Timeline(
+        'f2-five-joins-at-once',
+        ('xapi1',),
+        ('xapi2', 'xapi3', 'xapi4', 'xapi5', 'xapi6'),
+        five_joins,
+        43.0,
+        gc_at=21.5,
     ),
 )
 

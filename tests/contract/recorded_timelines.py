@@ -10,6 +10,7 @@ import re
 import typing
 
 from tests import conftest
+from tests.contract import plain_timelines
 
 Value = typing.Any
 
@@ -147,6 +148,9 @@ def brief(seen: Seen) -> set[str]:
 def word(event: dict[str, Value]) -> str | None:
     """Return a recorded observation in a word; None: it says nothing."""
     observation = event['observation']
+    plain = plain_timelines.OBSERVERS.fullmatch(event.get('observer', ''))
+    if plain:
+        return plain_timelines.word(plain[1], observation)
     if isinstance(observation, str):
         return None
     if 'error' in observation:

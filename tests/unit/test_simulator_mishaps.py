@@ -21,6 +21,7 @@ from xenpool_driver.simulator import (
     master,
     mishaps,
     topology,
+    vms,
     world,
 )
 
@@ -253,3 +254,100 @@ class TestOptions:
         wait(one.world)
         assert two.uuid == uuid
         assert manual_world.state(two) == 'master'
+
+
+class TestAStuckJoiner:
+    """The coordinator's toolstack restarts in the fuse of a join (recorded).
+
+    The order of events is held against the recorded timeline elsewhere.
+    """
+
+    @pytest.fixture(name='two')
+    def _two(self) -> list[machine.Machine]:
+        where = manual_world.make(2)
+        gc.start(where)
+        one, two = where.machines
+        join.join(call(two), one.address, 'root', 'xenroot')
+        mishaps.restart_toolstack(one)
+        wait(where)
+        return where.machines
+
+    def domain(
+        self, viewer: machine.Machine, target: machine.Machine
+    ) -> dict[str, typing.Any]:
+        db = db_of(viewer)
+        return db.get('VM', db.by_uuid('VM', target.hardware.dom0_uuid))
+
+    def test_it_never_comes_up(self, two: list[machine.Machine]) -> None:
+        one, joiner = two
+        seen = set()
+        for _ in range(60):
+            wait(one.world, 10.0)
+            seen.add(manual_world.state(joiner))
+            assert not db_of(one).get('host', ref(one, joiner))['enabled']
+        assert 'HOST_STILL_BOOTING' in seen
+        assert f'slave:{one.address}' not in seen
+        vm = self.domain(one, joiner)
+        assert vm['power_state'] == 'Halted'
+        assert vm['resident_on'] == errors.NULL and vm['domid'] == -1
+        host = db_of(one).get('host', ref(one, joiner))
+        assert db_of(one).get('VM', host['control_domain']) == vm
+
+    def test_what_is_forwarded_to_it_gives_up(
+        self, two: list[machine.Machine]
+    ) -> None:
+        one, joiner = two
+        before = one.clock.now()
+        host = ref(one, joiner)
+        with pytest.raises(errors.ApiError) as caught:
+            eject.eject(call(one), host)
+        assert caught.value.details == ['CANNOT_CONTACT_HOST', host]
+        assert 90 <= one.clock.now() - before <= 110
+
+    def test_the_way_out(self, two: list[machine.Machine]) -> None:
+        one, joiner = two
+        mishaps.kill(joiner)
+        host = ref(one, joiner)
+        hosts.destroy(call(one), host)
+        assert not db_of(one).exists(host)
+        certificates = [
+            record['host'] == host
+            for record in db_of(one).all('Certificate').values()
+        ]
+        assert any(certificates)
+        wait(one.world, 40.0)
+        assert host not in {
+            record['host'] for record in db_of(one).all('Certificate').values()
+        }
+        # Its control domain's record stays, and the next join sticks, too.
+        assert self.domain(one, joiner)['power_state'] == 'Halted'
+        self.join_again(one, joiner)
+        assert manual_world.state(joiner) == 'HOST_STILL_BOOTING'
+        mishaps.kill(joiner)
+        hosts.destroy(call(one), ref(one, joiner))
+        left = db_of(one).by_uuid('VM', joiner.hardware.dom0_uuid)
+        vms.destroy(call(one), left)
+        self.join_again(one, joiner)
+        assert manual_world.state(joiner) == f'slave:{one.address}'
+        assert db_of(one).get('host', ref(one, joiner))['enabled']
+
+    def join_again(
+        self, one: machine.Machine, joiner: machine.Machine
+    ) -> None:
+        """Let the same machine, reset, join again."""
+        joiner.forget_installation()
+        mishaps.power_on(joiner)
+        wait(one.world)
+        join.join(call(joiner), one.address, 'root', 'xenroot')
+        wait(one.world)
+
+    def test_a_restart_after_the_joiners_harms_nothing(self) -> None:
+        where = manual_world.make(2)
+        one, two = where.machines
+        join.join(call(two), one.address, 'root', 'xenroot')
+        wait(where)
+        mishaps.restart_toolstack(one)
+        mishaps.restart_toolstack(two)
+        wait(where)
+        assert manual_world.state(two) == f'slave:{one.address}'
+        assert self.domain(one, two)['power_state'] == 'Running'

@@ -64,6 +64,7 @@ def _join(
     prechecks.run(sides, force, lambda: joiner.pause(where.timings.precheck))
     exchange_certificates(joiner, master, sides)
     exchange_trusted_certificates(joiner, master, sides)
+    joiner.pause(where.timings.before_push)
     _push(joiner, master, sides)
     joiner.pause(where.timings.push)
     _take_role(joiner, master, local)
@@ -85,7 +86,8 @@ def exchange_certificates(
 ) -> None:
     """Have the joiner's certificate put on every host of the pool.
 
-    Joins queue here. A member that is dead makes everybody wait (recorded).
+    Joins queue here. A member that is dead, or that has joined and not yet
+    restarted, makes everybody wait (recorded).
 
     :raises ApiError: when the pool never had the coordinator's certificate.
     """
@@ -99,8 +101,13 @@ def exchange_certificates(
         'exchange_certificates_on_join',
         check=joiner.same_process(),
     ):
+        others = [
+            record
+            for record in sides.remote.all('host').values()
+            if record['uuid'] != joiner.uuid
+        ]
         joiner.pause(where.timings.certificates)
-        for record in sides.remote.all('host').values():
+        for record in others:
             await_host(where, master, record)
     if not joiner.profile.bundle_check:
         return
@@ -120,9 +127,22 @@ def await_host(
     contain, do not keep anybody waiting.
     """
     member = where.by_uuid(record['uuid'], master)
-    if member is None or where.reachable(master, member):
+    if member is None or _takes_certificates(master, member):
         return
-    where.await_peer(master, member)
+    where.await_peer(master, member, _takes_certificates)
+
+
+def _takes_certificates(
+    master: machine.Machine, member: machine.Machine
+) -> bool:
+    """Tell whether a host takes what the coordinator sends to its pool."""
+    if master is member:
+        return True
+    process = member.process
+    if process is None or not process.db_open:
+        return False
+    same = process.secret == master.running_secret
+    return same and master.world.takes_calls(master, member)
 
 
 def exchange_trusted_certificates(

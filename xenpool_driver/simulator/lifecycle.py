@@ -354,8 +354,14 @@ def _member(
     while (refusal := startup.hello(target)) is not None:
         process.emergency = refusal
         yield times.member_retry
+    try:
+        db = startup.join_in(target)
+    except startup.Stuck:
+        process.emergency = errors.ApiError('HOST_STILL_BOOTING')
+        yield target.rng.uniform(*times.stuck_restart)
+        exit_toolstack(target)
+        return
     process.emergency = None
-    db = startup.join_in(target)
     startup.note_start(target, db, booted)
     if booted:
         startup.halt_guests(target, db)

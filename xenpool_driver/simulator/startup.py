@@ -17,11 +17,21 @@ from xenpool_driver.simulator import (
     machine,
     messages,
     netcopy,
+    prechecks,
     vms,
 )
 
 TRANSITION = ('POOL_MASTER_TRANSITION', 4)
 """Name and priority of the message of a new coordinator."""
+
+
+class Stuck(Exception):
+    """A member cannot bring its records up to date: it will never be ready.
+
+    It goes into emergency mode and starts again, to the same end
+    (server_run_in_emergency_mode in xapi.ml).
+    """
+
 
 NO_PBDS = 'sync_create_pbds'
 """Key of pool.other_config: ``nosync`` keeps members from shared SRs."""
@@ -54,6 +64,24 @@ def prepare_master(target: machine.Machine, db: database.Database) -> None:
         if record['current_operations']:
             db.set('host', host, current_operations={})
     set_live(db, me, True)
+    reset_halted(db)
+
+
+def reset_halted(db: database.Database) -> None:
+    """Let VMs that run nowhere be tied to no host (dbsync_master.ml).
+
+    A VM that runs on a host that is no longer there counts as halted. A
+    control domain that a join has just brought is halted until its host
+    restarts: it is no longer the host's then (recorded).
+    """
+    for ref, vm in db.all('VM').items():
+        lost = not db.exists(vm['resident_on'], 'host')
+        if vm['power_state'] == vms.RUNNING and lost:
+            vms.halt(db, ref)
+        elif vm['power_state'] == vms.HALTED:
+            vms.halt(db, ref)
+            if vm['scheduled_to_be_resident_on'] != errors.NULL:
+                db.set('VM', ref, scheduled_to_be_resident_on=errors.NULL)
 
 
 def set_live(db: database.Database, host: str, live: bool) -> None:
@@ -169,15 +197,17 @@ def join_in(target: machine.Machine) -> database.Database:
 
     Root's password comes from the coordinator, shared storage is attached,
     the coordinator's bonds and VLANs are copied, CPU features levelled.
+
+    :raises Stuck: when its control domain's record is in the way.
     """
     db = target.db
     master = target.world.machine_at(target.role[1])
     if db is None or master is None:
         raise faults.Drop
     target.password = master.password
-    target.disk = images.take(db, master.disk)
     host = db.by_uuid('host', target.uuid)
     _adopt_control_domain(target, db, host)
+    target.disk = images.take(db, master.disk)
     attach_shared_storage(db, host)
     plug_storage(target, db)
     netcopy.copy_from_master(db, host)
@@ -190,25 +220,23 @@ def _adopt_control_domain(
 ) -> None:
     """Find this machine's control domain by its uuid, or create it.
 
-    Pushed by a join it lies there as a halted VM.
+    Pushed by a join it lies there as a halted VM, resident on this host. One
+    with the uuid that is not this host's is not taken over, and no other one
+    with that uuid can be made (create_misc.ml; recorded).
+
+    :raises Stuck: when there is such a one.
     """
     known = db.table('VM').by_uuid.get(target.hardware.dom0_uuid)
     if known is None:
         defaults.create_control_domain(target, db, host)
         return
+    if db.get('host', host)['control_domain'] == errors.NULL:
+        db.set('host', host, control_domain=known)
+    if not prechecks.is_domain_zero(db, known, db.get('VM', known)):
+        raise Stuck(known)
     if not db.get('VM', known)['consoles']:
         defaults.create_consoles(target, db, known)
-    if db.get('host', host)['control_domain'] != known:
-        db.set('host', host, control_domain=known)
-    if db.get('VM', known)['power_state'] != 'Running':
-        db.set(
-            'VM',
-            known,
-            power_state='Running',
-            resident_on=host,
-            affinity=host,
-            domid=0,
-        )
+    db.set('VM', known, power_state=vms.RUNNING, domid=0)
 
 
 def attach_shared_storage(db: database.Database, host: str) -> None:

@@ -49,6 +49,9 @@ class Timings:
     """A starting member: from its hello until it is enabled."""
     member_retry: float = 5.0
     """A member in emergency mode: between two tries to say hello."""
+    stuck_restart: tuple[float, float] = (60.0, 180.0)
+    """A member that cannot bring its records up to date: between two starts,
+    at least and at most (emergency_reboot_delay in xapi_globs.ml)."""
     unknown_restart: float = 1.0
     """A member that its coordinator does not know: between two starts."""
     broken_restart: float = 60.0
@@ -65,15 +68,17 @@ class Timings:
     """What the password check takes to refuse."""
     precheck: float = 0.02
     """One check of pool.join."""
-    joiner_certificates: float = 1.5
+    joiner_certificates: float = 1.3
     """A joiner prepares for the exchange of certificates; joins overlap."""
-    certificates: float = 0.4
-    """The exchange itself; joins queue for it. The pool showed the operation
-    for less than 0.42 s of one join, and 3 s long while three hosts joined
-    that shared two processors."""
+    certificates: float = 0.13
+    """The exchange itself; joins queue for it, and wait in it for members
+    that are not up yet: of five that joined at once, one waited for the
+    restarts of the four before it (recorded)."""
     trusted_certificates: float = 0.1
     """The exchange of trusted certificates of a join; joins queue for it."""
-    push: float = 0.45
+    before_push: float = 0.5
+    """What a joiner does of its own before its records move."""
+    push: float = 0.75
     """Moving a joiner's records to the coordinator."""
     eject: float = 0.6
     """pool.eject, until the record is gone."""

@@ -9,6 +9,7 @@ from xenpool_driver.simulator import (
     evacuation,
     machine,
     operations,
+    prechecks,
     registry,
 )
 
@@ -285,11 +286,16 @@ def assert_agile(call: registry.Call, self: str) -> None:
 
 @registry.message('VM.destroy')
 def destroy(call: registry.Call, self: str) -> None:
-    """Remove a halted VM's records; its disks stay."""
+    """Remove a halted VM's records; its disks stay.
+
+    A control domain that is no host's can be removed, too.
+    """
     db = call.db
     record = db.get('VM', self)
-    if record['is_control_domain']:
-        raise errors.operation_not_allowed('This is a control domain')
+    if prechecks.is_domain_zero(db, self, record):
+        raise errors.operation_not_allowed(
+            'This operation is not allowed on dom0'
+        )
     if record['power_state'] != HALTED:
         raise errors.ApiError(
             'VM_BAD_POWER_STATE',

@@ -31,6 +31,10 @@ POLL = 0.5
 """Real seconds after which a waiting call looks again by itself."""
 
 
+Answers = collections.abc.Callable[[machine.Machine, machine.Machine], bool]
+"""Whether the second machine answers the first one."""
+
+
 class Sockets(typing.Protocol):
     """What the world needs of the server that listens for its machines."""
 
@@ -153,6 +157,18 @@ class World:
             return False
         return source is target or not self.is_cut(source, target)
 
+    def takes_calls(
+        self, source: machine.Machine, target: machine.Machine
+    ) -> bool:
+        """Tell whether ``target`` would do what ``source`` forwards to it.
+
+        In emergency mode it does not (recorded: a member that is stuck).
+        """
+        process = target.process
+        if process is None or process.emergency is not None:
+            return False
+        return self.reachable(source, target)
+
     def is_cut(self, one: machine.Machine, other: machine.Machine) -> bool:
         """Tell whether nothing passes between two machines."""
         return frozenset((one.name, other.name)) in self._cuts
@@ -223,19 +239,24 @@ class World:
             return source
         if metrics is None or not metrics['live']:
             raise errors.ApiError('HOST_OFFLINE', host)
-        if target is None or not self.reachable(source, target):
-            self.await_peer(source, target)
-        if target is None or not self.reachable(source, target):
+        if target is None or not self.takes_calls(source, target):
+            self.await_peer(source, target, self.takes_calls)
+        if target is None or not self.takes_calls(source, target):
             raise errors.ApiError('CANNOT_CONTACT_HOST', host)
         return target
 
     def await_peer(
-        self, source: machine.Machine, target: machine.Machine | None
+        self,
+        source: machine.Machine,
+        target: machine.Machine | None,
+        answers: Answers | None = None,
     ) -> None:
         """Wait until ``target`` answers, or a forwarded call gives up.
 
+        :param answers: tells whether it does; None: :meth:`reachable`.
         :raises Drop: when the toolstack that waits ends meanwhile.
         """
+        answers = answers or self.reachable
         process = source.process
         deadline = self.clock.now() + self.timings.forward_timeout
         timer = self.clock.call_later(
@@ -245,7 +266,7 @@ class World:
             lambda: (
                 self.clock.now() >= deadline
                 or source.process is not process
-                or (target is not None and self.reachable(source, target))
+                or (target is not None and answers(source, target))
             )
         )
         timer.cancel()
