@@ -19,6 +19,7 @@
     │   ├── OperationNotFound
     │   ├── StaleAggregate            somebody else wrote first
     │   ├── LeaseLost                 another worker took the operation over
+    │   ├── NoDatabase                nothing was ever stored there
     │   └── DatabaseVersionMismatch   the schema does not fit the code
     ├── ServiceError                  what a compute service on the bus says
     │   ├── ServiceUnavailable        not sent: nothing happened
@@ -115,6 +116,10 @@ class AggregateError(XenpoolError):
 
 class StoreError(XenpoolError):
     """The database refused, or does not hold what was asked for."""
+
+
+class NoDatabase(StoreError):
+    """There is no SQLite file where one was named; none was created."""
 
 
 class InvalidText(StoreError):

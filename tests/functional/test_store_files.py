@@ -14,7 +14,7 @@ import sqlalchemy
 
 from tests.contract import store_kit
 from xenpool_driver import conf, exceptions, store
-from xenpool_driver.store import migration
+from xenpool_driver.store import files
 
 PASSWORD = 'k33p-it-qu1et'
 
@@ -136,9 +136,8 @@ def test_upgrade_by_another_process_is_waited_for(
     tmp_path: pathlib.Path,
 ) -> None:
     url = f"sqlite:///{tmp_path / 'x.db'}"
-    (tmp_path / 'x.db').touch()
     with open(tmp_path / 'x.db.lock', 'w') as lock:
-        assert migration._flock(lock.fileno())
+        assert files.take_lock(lock.fileno())
         with pytest.raises(
             exceptions.StoreError, match='being upgraded by another process'
         ):

@@ -243,11 +243,16 @@ class World:
         sections: collections.abc.Mapping[str, str] | None = None,
         **options: object,
     ) -> driver.XenAPIPoolDriver:
-        """Return a driver that meets these hosts."""
+        """Return a driver that meets these hosts.
+
+        It has a store of its own, as a driver in another process has.
+        """
         path = self.configure(directory, sections, **options)
+        conf = config.load([str(path)])
         return driver.XenAPIPoolDriver(
             virtapi,
-            config.load([str(path)]),
+            conf,
+            database=store.Store(conf.database.connection, clock=self.clock),
             session_factory=self.factory,
             time=self.clock,
         )

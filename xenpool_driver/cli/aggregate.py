@@ -74,7 +74,7 @@ class Create(command.ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
-        created = self.workbench.api().create(
+        created = self.workbench.api(create=True).create(
             parsed_args.name, dict(parsed_args.property)
         )
         return shown(created)

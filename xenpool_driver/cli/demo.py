@@ -97,7 +97,7 @@ class Demo(command.Command):
         self.say(f"{len(hosts)} hosts over HTTPS: {_together(pools)}")
         uuid = ''
         for step in demo_story.Story(
-            bench.api(), bench.context, pools
+            bench.api(create=True), bench.context, pools
         ).steps():
             uuid = self._step(bench, observer, step, uuid)
             if not uuid:

@@ -16,11 +16,12 @@ class List(command.Lister):
     """List the hosts that are configured or in an aggregate"""
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Rows:
-        places = {
-            host: each
-            for each in self.workbench.api().list_all()
-            for host in each.hosts
-        }
+        try:
+            aggregates = self.workbench.api().list_all()
+        except exceptions.NoDatabase as error:
+            self.complain(f"{self.app.NAME}: {error}")
+            aggregates = []
+        places = {host: each for each in aggregates for host in each.hosts}
         known = self.workbench.hosts
         rows = []
         for host in [*known, *(name for name in places if name not in known)]:

@@ -235,7 +235,8 @@ class Adopt(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> aggregate.Shown:
         if not parsed_args.remote:
             self.workbench.require_hosts([parsed_args.host])
-        adopted = self.workbench.api(parsed_args.remote).adopt(
+        api = self.workbench.api(parsed_args.remote, create=True)
+        adopted = api.adopt(
             self.workbench.context,
             parsed_args.name,
             parsed_args.host,

@@ -34,6 +34,7 @@ class Workbench:
     ) -> None:
         self._files = files
         self._on_secrets = on_secrets
+        self._create = False
         self._exits = contextlib.ExitStack()
 
     @functools.cached_property
@@ -60,11 +61,12 @@ class Workbench:
     def store(self) -> store.Store:
         """The database.
 
+        :raises NoDatabase: there is none, and this command does not make it.
         :raises StoreError: it cannot be used.
         """
         from xenpool_driver import store
 
-        database = store.open_store(self.conf)
+        database = store.open_store(self.conf, create=self._create)
         self._exits.callback(database.close)
         return database
 
@@ -75,7 +77,9 @@ class Workbench:
 
         return request_context.RequestContext()
 
-    def api(self, remote: bool = False) -> aggregates.AggregateAPI:
+    def api(
+        self, remote: bool = False, create: bool = False
+    ) -> aggregates.AggregateAPI:
         """Return what can be asked of aggregates.
 
         The bus is set up here, in the main thread: oslo.messaging imports
@@ -83,11 +87,15 @@ class Workbench:
         never be joined.
 
         :param remote: have the services on the bus do it.
+        :param create: whether an SQLite file is created where there is none.
+            Only who makes an aggregate asks for it: a misspelt path shall
+            not look like a database without aggregates.
         :raises ConfigurationError: what they need is not installed, or
             ``transport_url`` is none.
         """
         from xenpool_driver.compute import aggregates
 
+        self._create = create
         bus = self._remote if remote else None
 
         return aggregates.AggregateAPI(

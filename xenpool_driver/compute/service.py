@@ -263,12 +263,10 @@ class ComputeService:
         self._database = store.open_store(conf)
         self._bus = broker.connect(conf)
         remote = virtapi.ComputeVirtAPI(rpcapi.ComputeAPI(conf, self._bus))
-        self._drivers = {
-            host: base.load_driver(conf, remote) for host in self.hosts
-        }
-        endpoint = Endpoint(
-            manager.ComputeManager(self._drivers), self._database
-        )
+        # One for all hosts: so there is one login to each host.
+        self._driver = base.load_driver(conf, remote)
+        drivers = dict.fromkeys(self.hosts, self._driver)
+        endpoint = Endpoint(manager.ComputeManager(drivers), self._database)
         self._servers = [
             bus.server(self._bus, host, endpoint) for host in self.hosts
         ]
@@ -283,8 +281,8 @@ class ComputeService:
 
         :raises ConfigurationError: the broker refuses the login.
         """
-        for host, driver in self._drivers.items():
-            driver.init_host(host)
+        for host in self.hosts:
+            self._driver.init_host(host)
         self._await_broker()
         for server in self._servers:
             server.start()
@@ -327,10 +325,9 @@ class ComputeService:
             server.wait()
 
     def _close(self) -> None:
-        for driver in self._drivers.values():
-            close = getattr(driver, 'close', None)
-            if close is not None:
-                close()
+        close = getattr(self._driver, 'close', None)
+        if close is not None:
+            close()
         self._database.close()
 
 

@@ -42,25 +42,30 @@ __all__ = [
 
 
 def open_store(
-    conf: cfg.ConfigOpts, clock: clocks.Clock = clocks.SYSTEM
+    conf: cfg.ConfigOpts,
+    clock: clocks.Clock = clocks.SYSTEM,
+    create: bool = True,
 ) -> Store:
     """Open the database that the configuration names.
 
     An SQLite file is created, and upgraded to the code's schema, on the way.
     A server's schema is the operator's: ``xenpool db upgrade`` changes it.
 
+    Who opens the same database again in this process gets the same store.
+    It is closed when each has closed it.
+
     :param conf: options that ``xenpool_driver.conf`` registered.
-    :param clock: tells the time of leases and of everything recorded.
+    :param clock: as for :class:`Store`.
+    :param create: whether an SQLite file is created where there is none.
     :raises ConfigurationError: the URL makes no sense.
+    :raises NoDatabase: there is no SQLite file, and none may be created.
     :raises StoreError: the database cannot be used.
     :raises DatabaseVersionMismatch: its schema is not the code's.
     """
     from xenpool_driver.store import core
 
-    return core.Store(
-        conf.database.connection,
-        busy_timeout=conf.database.busy_timeout,
-        clock=clock,
+    return core.take(
+        conf.database.connection, conf.database.busy_timeout, clock, create
     )
 
 

@@ -12,12 +12,11 @@ import uuid as uuids
 import sqlalchemy as sa
 
 from xenpool_driver import clock as clocks
-from xenpool_driver import exceptions
+from xenpool_driver import exceptions, sharing
 from xenpool_driver.store import (
     aggregates,
     engine,
     journal,
-    location,
     migration,
     records,
     shelf,
@@ -46,7 +45,9 @@ class Store(shelf.Shelf):
     :param lease_clock: tells the time of the journal, leases included; None:
         the database's own clock. A worker's clock never does: one that is a
         day ahead would hold an aggregate for a day.
+    :param create: whether an SQLite file is created where there is none.
     :raises ConfigurationError: the URL makes no sense.
+    :raises NoDatabase: there is no SQLite file, and none may be created.
     :raises StoreError: the database cannot be used.
     :raises DatabaseVersionMismatch: its schema is not the code's.
     """
@@ -57,12 +58,11 @@ class Store(shelf.Shelf):
         busy_timeout: float = 30.0,
         clock: clocks.Clock = clocks.SYSTEM,
         lease_clock: clocks.Clock | None = None,
+        create: bool = True,
     ) -> None:
-        database = engine.Database(
-            location.parse(url), busy_timeout, clock, lease_clock
-        )
+        database = engine.take(url, busy_timeout, clock, lease_clock)
         try:
-            migration.ensure(database)
+            migration.ensure(database, create)
         except BaseException:
             database.close()
             raise
@@ -78,8 +78,9 @@ class Store(shelf.Shelf):
         self.close()
 
     def close(self) -> None:
-        """Close every connection."""
-        self._database.close()
+        """Close every connection, unless others use this store."""
+        if _SHARED.give_back(self):
+            self._database.close()
 
     def begin(
         self,
@@ -339,6 +340,25 @@ class Store(shelf.Shelf):
         return self._database.read(
             lambda connection: journal.story(connection, operation_uuid)
         )
+
+
+_SHARED: sharing.Shared[Store] = sharing.Shared()
+
+
+def take(
+    url: str | None,
+    busy_timeout: float,
+    clock: clocks.Clock,
+    create: bool,
+) -> Store:
+    """Return this process's one store in a database; close it when done.
+
+    The parameters, and what is raised: as for :class:`Store`.
+    """
+    return _SHARED.take(
+        (url, busy_timeout, clock),
+        lambda: Store(url, busy_timeout, clock, create=create),
+    )
 
 
 def _overlong(operation: records.Operation, now: float) -> bool:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
+import copy
 import os
 import sqlite3
 import threading
@@ -32,8 +33,8 @@ import sqlalchemy.exc
 import tenacity
 
 from xenpool_driver import clock as clocks
-from xenpool_driver import exceptions
-from xenpool_driver.store import location, statements
+from xenpool_driver import exceptions, sharing
+from xenpool_driver.store import files, location, statements
 
 T = typing.TypeVar('T')
 Work = collections.abc.Callable[[sa.Connection], T]
@@ -91,13 +92,18 @@ class Database:
         self.url = url
         self.shown = location.shown(url)
         self.kind = url.get_backend_name()
+        self.path = (url.database or '') if self.kind == 'sqlite' else ''
         self.busy_timeout = busy_timeout
         self._clock = clock
         self._lease_clock = lease_clock
         self._pid = os.getpid()
         self._turn = threading.Lock()
+        self._of_parents: list[object] = []
+        self._connect()
+
+    def _connect(self) -> None:
         with self.explained():
-            self._engine = _engine(url, busy_timeout)
+            self._engine = _engine(self.url, self.busy_timeout)
         self._reads = self._engine
         self._writes = self._engine.execution_options(immediate=True)
         if self.kind != 'sqlite':
@@ -174,9 +180,23 @@ class Database:
             connection.detach()
             yield connection
 
+    def beside(self, path: str) -> Database:
+        """Return an SQLite database in another file, called like this one
+        in messages.
+
+        :param path: of a file that is there.
+        """
+        other = copy.copy(self)
+        other.url = self.url.set(database=path)
+        other.path = path
+        other._connect()
+        return other
+
     def close(self) -> None:
-        """Close every connection."""
-        self._engine.dispose()
+        """Close every connection, unless others use them."""
+        if _SHARED.give_back(self):
+            self._after_fork()
+            self._engine.dispose()
 
     @contextlib.contextmanager
     def explained(self) -> collections.abc.Iterator[None]:
@@ -220,6 +240,8 @@ class Database:
     def _after_fork(self) -> None:
         """Forget connections that a forked child shares with its parent."""
         if self._pid != os.getpid():
+            # Kept, since SQLite must not even close them in a child.
+            self._of_parents.append(self._engine.pool)
             self._engine.dispose(close=False)
             self._turn = threading.Lock()
             self._pid = os.getpid()
@@ -229,12 +251,41 @@ class Database:
         cause = getattr(error, 'orig', None) or error
         number, *rest = getattr(cause, 'args', None) or (str(cause),)
         text = f"{rest[0]} ({number})" if rest else str(number)
-        if self.kind == 'sqlite' and transient(error):
-            text = f"another worker held the lock for {self.busy_timeout:g} s"
+        if self.kind == 'sqlite':
+            code = getattr(cause, 'sqlite_errorcode', None) or 0
+            text = files.trouble(self.path, code) or text
+            if transient(error):
+                wait = f"{self.busy_timeout:g}"
+                text = f"another worker held the lock for {wait} s"
         text = ' '.join(text.split())
         for secret in location.secrets(self.url):
             text = text.replace(secret, '***')
         return text
+
+
+_SHARED: sharing.Shared[Database] = sharing.Shared()
+
+
+def take(
+    text: str | None,
+    busy_timeout: float,
+    clock: clocks.Clock = clocks.SYSTEM,
+    lease_clock: clocks.Clock | None = None,
+) -> Database:
+    """Return this process's one object for a database; close it when done.
+
+    :param text: the configured URL, or None for the default file. The rest:
+        as for :class:`Database`.
+    :raises ConfigurationError: the URL makes no sense.
+    """
+    url = location.parse(text)
+    place = url
+    if url.get_backend_name() == 'sqlite':
+        place = url.set(database=os.path.realpath(url.database or ''))
+    return _SHARED.take(
+        (place, busy_timeout, clock, lease_clock),
+        lambda: Database(url, busy_timeout, clock, lease_clock),
+    )
 
 
 @contextlib.contextmanager
@@ -245,7 +296,7 @@ def opened(
 
     :param text: the configured URL, or None for the default file.
     """
-    database = Database(location.parse(text), busy_timeout)
+    database = take(text, busy_timeout)
     try:
         yield database
     finally:
@@ -284,6 +335,18 @@ def _sqlite(url: sa.URL, busy_timeout: float) -> sa.Engine:
         pool_size=IDLE_FILES,
         max_overflow=-1,
     )
+
+    @sqlalchemy.event.listens_for(engine, 'do_connect')
+    def connect(
+        dialect: object,
+        record: object,
+        arguments: typing.Any,
+        options: dict[str, typing.Any],
+    ) -> sqlite3.Connection:
+        # A file that is gone is an error, never silently a new one.
+        name = files.uri(url.database or '')
+        opened: sqlite3.Connection = sqlite3.connect(name, uri=True, **options)
+        return opened
 
     @sqlalchemy.event.listens_for(engine, 'connect')
     def prepare(connection: sqlite3.Connection, record: object) -> None:

@@ -9,36 +9,35 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
-import fcntl
 import os
 import pathlib
 
 import sqlalchemy as sa
 
-from xenpool_driver import clock as clocks
 from xenpool_driver import exceptions
-from xenpool_driver.store import engine, schema
+from xenpool_driver.store import engine, files, schema
 
 _LOCK_NAME = 'xenpool_upgrade'
 _LOCK_NUMBER = 0x78656E706F6F6C  # 'xenpool': an advisory lock of PostgreSQL
 
-_STEP = 0.05
-"""Seconds between two looks at the lock file."""
-
 COMMAND = 'xenpool db upgrade'
 
 
-def ensure(database: engine.Database) -> None:
+def ensure(database: engine.Database, create: bool = True) -> None:
     """See to it that the schema is the code's.
 
     An SQLite file is created and upgraded on the way; a server's schema is
     changed by its operator only.
 
+    :param create: whether an SQLite file may be created.
+    :raises NoDatabase: there is no file, and none may be created.
     :raises DatabaseVersionMismatch: the schema is newer than the code, or
         older and on a server.
     """
-    if database.kind == 'sqlite':
-        _create_file(database)
+    if database.kind == 'sqlite' and not files.exists(database.path):
+        if not create:
+            raise files.missing(database.path)
+        _create(database)
     found = revision(database)
     if found == schema.REVISION:
         return
@@ -53,10 +52,11 @@ def ensure(database: engine.Database) -> None:
 
 
 def revision(database: engine.Database) -> str | None:
-    """Return the schema's revision; None if there is no schema yet."""
-    if database.kind == 'sqlite' and not os.path.exists(
-        database.url.database or ''
-    ):
+    """Return the schema's revision; None if there is no schema yet.
+
+    :raises StoreError: an SQLite file is there that cannot be used.
+    """
+    if database.kind == 'sqlite' and not files.exists(database.path):
         return None
     return database.read(_revision)
 
@@ -83,11 +83,13 @@ def upgrade(database: engine.Database) -> tuple[str | None, str]:
     :returns: the revisions before and after.
     :raises DatabaseVersionMismatch: the schema is newer than the code.
     """
-    lock = _server_lock
     if database.kind == 'sqlite':
-        _create_file(database)
-        lock = _file_lock
-    with lock(database):
+        if not files.exists(database.path) and _create(database):
+            return None, schema.REVISION
+        lock = files.locked(database.path, database.busy_timeout)
+    else:
+        lock = _server_lock(database)
+    with lock:
         before = revision(database)
         refuse_newer(database, before)
         if database.kind == 'sqlite':
@@ -96,6 +98,35 @@ def upgrade(database: engine.Database) -> tuple[str | None, str]:
         if before != schema.REVISION:
             database.write(_run)
     return before, schema.REVISION
+
+
+def _create(database: engine.Database) -> bool:
+    """Create an SQLite database.
+
+    :returns: whether it was created here; another process may have been
+        quicker.
+    :raises StoreError: it cannot be created.
+    """
+    files.make_directory(database.path)
+    with files.locked(database.path, database.busy_timeout):
+        if files.exists(database.path):
+            return False
+        files.make(database.path, lambda draft: _fill(database, draft))
+    return True
+
+
+def _fill(database: engine.Database, draft: str) -> None:
+    """Make the schema in an empty file, and close it.
+
+    :param database: what it shall become.
+    :param draft: the name of the file until then.
+    """
+    made = database.beside(draft)
+    try:
+        _use_wal(made)
+        made.write(_run)
+    finally:
+        made.close()
 
 
 def _revision(connection: sa.Connection) -> str | None:
@@ -117,21 +148,6 @@ def _run(connection: sa.Connection) -> None:
     config.set_main_option('script_location', here.replace('%', '%%'))
     config.attributes['connection'] = connection
     alembic.command.upgrade(config, 'head')
-
-
-def _create_file(database: engine.Database) -> None:
-    """Create the SQLite file, for its owner only, and its directory.
-
-    :raises StoreError: it cannot be created or read.
-    """
-    path = pathlib.Path(database.url.database or '')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise exceptions.StoreError(
-            f"database {path}: {error.strerror} ({error.filename})"
-        ) from None
 
 
 def _refuse_foreign_file(database: engine.Database, found: str | None) -> None:
@@ -163,45 +179,6 @@ def _use_wal(database: engine.Database) -> None:
             f"database {database.shown}: journal mode is {mode}, not wal; "
             f"put the file on a local file system"
         )
-
-
-@contextlib.contextmanager
-def _file_lock(
-    database: engine.Database,
-) -> collections.abc.Iterator[None]:
-    """Exclude other processes that would create or upgrade the same file.
-
-    :raises StoreError: somebody else holds the lock for too long.
-    """
-    path = f"{database.url.database}.lock"
-    clock = clocks.SYSTEM  # another process works on the lock in real time
-    deadline = clock.monotonic() + database.busy_timeout
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise exceptions.StoreError(
-            f"database {database.shown}: {error.strerror} ({path})"
-        ) from None
-    try:
-        while not _flock(handle):
-            if clock.monotonic() >= deadline:
-                raise exceptions.StoreError(
-                    f"database {database.shown} is being upgraded by another "
-                    f"process for more than {database.busy_timeout:g} s "
-                    f"({path} is locked)"
-                )
-            clock.sleep(_STEP)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _flock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import threading
 import urllib.parse
 
 from xenpool_driver import clock as clocks
-from xenpool_driver import conf, exceptions, identity
+from xenpool_driver import conf, exceptions, identity, sharing
 from xenpool_driver.xapi import client as clients
 from xenpool_driver.xapi import discovery, session
 
@@ -281,7 +281,12 @@ class Connections:
                 home.forget()
 
     def close(self) -> None:
-        """Log out everywhere, as far as the hosts answer in time."""
+        """Log out everywhere, as far as the hosts answer in time.
+
+        Nothing is done while others use this object (:func:`shared`).
+        """
+        if not _SHARED.give_back(self):
+            return
         with self._lock:
             homes, self._homes = self._homes, {}
         discovery.at_once(
@@ -343,6 +348,29 @@ class Connections:
             if wanted in discovery.resolved(access.address):
                 return access
         return None
+
+
+_SHARED: sharing.Shared[Connections] = sharing.Shared()
+
+
+def shared(
+    hosts: collections.abc.Mapping[str, conf.HostAccess],
+    clock: clocks.Clock,
+    probe_timeout: float,
+) -> Connections:
+    """Return this process's one set of logins to some hosts.
+
+    Each driver of a process asks for it. With logins of its own for each of
+    N drivers, N hosts would see N logins each. Close it when done.
+
+    :param hosts: how each host is reached, by compute host name.
+    :param clock: time.
+    :param probe_timeout: as for :class:`Connections`.
+    """
+    return _SHARED.take(
+        (frozenset(hosts.items()), clock, probe_timeout),
+        lambda: Connections(hosts, clock, probe_timeout=probe_timeout),
+    )
 
 
 def _unseen(error: exceptions.XapiError, host_name: str) -> identity.Sighting:
