@@ -235,7 +235,7 @@ def compare(before: Inventory, after: Inventory) -> tuple[model.Finding, ...]:
         *_changes('host', before.host, after.host),
         *_pool_losses(before, after),
         *_group('networks', before.networks, after.networks),
-        *_group('PIFs', before.pifs, after.pifs),
+        *_pif_changes(before.pifs, after.pifs),
         *_group('SRs', before.srs, after.srs),
         *_group('PBDs', before.pbds, after.pbds),
         *_group('VMs', before.vms, after.vms),
@@ -263,6 +263,43 @@ def _pool_losses(
                 before.pool.ref,
                 f"the {what} of its own pool: {_shown(value)}",
             )
+
+
+_ADDRESS = ('IP mode', 'IP', 'netmask', 'gateway', 'DNS')
+"""The settings of an interface that move with its address."""
+
+
+def _pif_changes(
+    before: collections.abc.Mapping[str, Item],
+    after: collections.abc.Mapping[str, Item],
+) -> collections.abc.Iterator[model.Finding]:
+    """An address that has moved to the pool's bond is not lost.
+
+    A member makes the bonds of its pool, and the first address among the
+    NICs becomes that of the bond (``xapi_bond.ml``, ``move_configuration``).
+    """
+    kind = 'PIFs'
+    by_address = {
+        item.settings['IP']: item
+        for item in after.values()
+        if item.settings['IP']
+    }
+    for key, item in before.items():
+        here = after.get(key)
+        there = by_address.get(item.settings['IP'])
+        if there is None and here is None:
+            yield _lost(kind, item.ref, f"{item.ref.name}, as a whole")
+        elif there is None or there is here:
+            yield from _changes(kind, item, here or item)
+        else:
+            yield from _changes(kind, _only(item, _ADDRESS), there)
+            rest = [what for what in item.settings if what not in _ADDRESS]
+            yield from _changes(kind, _only(item, rest), here or there)
+
+
+def _only(item: Item, wanted: collections.abc.Iterable[str]) -> Item:
+    """Return an object with some of its settings."""
+    return Item(item.ref, {what: item.settings[what] for what in wanted})
 
 
 def _group(

@@ -114,6 +114,22 @@ class Host(Record):
         return f"{self.alias} ({own} in XAPI)"
 
     @property
+    def is_multipathed(self) -> bool:
+        """Whether it reaches block storage by all paths.
+
+        Before the field (Kolkata) there was a key of other_config alone;
+        XAPI keeps both in step (``xapi_host.ml``, ``set_multipathing``).
+        """
+        if 'multipathing' in self.fields:
+            return self.multipathing
+        return self.other_config.get('multipathing') == 'true'
+
+    @property
+    def initiator(self) -> str:
+        """Its iSCSI name (IQN); '' where it has none."""
+        return self.iscsi_iqn or self.other_config.get('iscsi_iqn', '')
+
+    @property
     def typed(self) -> str:
         """What our commands call it."""
         return self.alias or self.name_label or self.hostname or self.uuid
@@ -132,7 +148,10 @@ class HostMetrics(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pif(Record):
-    """A network interface of one host. ``vlan`` is -1 when untagged."""
+    """A network interface of one host. ``vlan`` is -1 when untagged.
+
+    ``capabilities`` is None where its XAPI does not tell them.
+    """
 
     host: Ref | None = None
     network: Ref | None = None
@@ -146,6 +165,8 @@ class Pif(Record):
     gateway: str = ''
     dns: str = ''
     ip_configuration_mode: str = 'None'
+    ipv6_configuration_mode: str = 'None'
+    ipv6_gateway: str = ''
     primary_address_type: str = 'IPv4'
     management: bool = False
     physical: bool = False
@@ -157,6 +178,7 @@ class Pif(Record):
     vlan_master_of: Ref | None = None
     tunnel_access_pif_of: tuple[Ref, ...] = ()
     sriov_logical_pif_of: tuple[Ref, ...] = ()
+    capabilities: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:

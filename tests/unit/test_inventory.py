@@ -103,6 +103,54 @@ def test_address_that_changed() -> None:
     assert '127.0.0.77' in message
 
 
+def bonded(raw: raw_pools.Raw) -> raw_pools.Raw:
+    """Return the records with the management moved to a bond."""
+    after: raw_pools.Raw = json.loads(json.dumps(raw))
+    nic = only(after, 'PIF')
+    add(
+        after,
+        'PIF',
+        'bond',
+        **{
+            **{k: v for k, v in nic.items() if k != 'uuid'},
+            'device': 'bond0',
+            'physical': False,
+            'other_config': {},
+        },
+    )
+    nic.update(
+        IP='',
+        netmask='',
+        gateway='',
+        DNS='',
+        ip_configuration_mode='None',
+        management=False,
+    )
+    return after
+
+
+def test_an_address_that_moved_to_the_pools_bond_is_not_lost() -> None:
+    joiner, _ = raw_pools.pair()
+    uuid = host(joiner)[1]['uuid']
+    after = bonded(joiner)
+    assert losses(joiner, after, uuid) == []
+    bond = after['PIF']['OpaqueRef:PIF-bond']
+    bond['gateway'] = '127.9.9.9'
+    (message,) = losses(joiner, after, uuid)
+    assert 'bond0 lost its gateway' in message
+    bond['IP'] = '127.0.0.77'
+    assert any('lost its IP' in each for each in losses(joiner, after, uuid))
+
+
+def test_a_management_vlan_that_moved_to_the_bond_is_not_lost() -> None:
+    joiner, _ = raw_pools.pair()
+    only(joiner, 'PIF').update(VLAN='27', physical=False)
+    uuid = host(joiner)[1]['uuid']
+    after: raw_pools.Raw = json.loads(json.dumps(joiner))
+    only(after, 'PIF')['device'] = 'bond0'
+    assert losses(joiner, after, uuid) == []
+
+
 def test_unknown_host_is_named() -> None:
     joiner: typing.Any = raw_pools.parse(raw_pools.pair()[0])
     with pytest.raises(LookupError, match='nobody'):

@@ -18,7 +18,7 @@ from tests import xe
 PACKAGE = pathlib.Path(xenpool_driver.__file__).parent
 
 TYPED = re.compile(
-    r'\bxe ([a-z][a-z0-9-]*[a-z])((?: (?:--)?[A-Za-z][\w:-]*=\S*'
+    r'\bxe ([a-z][a-z0-9-]*[a-z0-9])((?: (?:--)?[A-Za-z][\w:-]*=\S*'
     r'| --[a-z]+)*)'
 )
 

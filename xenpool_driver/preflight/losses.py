@@ -195,7 +195,7 @@ def replicas(case: EjectCase) -> checks.Problems:
     for pbd in case.pool.pbds_of(case.host):
         sr = case.pool.srs.get(pbd.sr) if pbd.sr else None
         if sr is not None and sr.type == _XOSTOR:
-            node = case.host.hostname or case.host.name
+            node = case.host.hostname or case.host.name_label
             yield checks.warning(
                 f"the XOSTOR storage {sr.name} may keep replicas of its "
                 f"disks on {case.host.name}; the eject does not move them",

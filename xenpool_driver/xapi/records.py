@@ -117,6 +117,8 @@ def _pif(s: fields.Struct) -> objects.Pif:
         gateway=s.text('gateway'),
         dns=s.text('DNS'),
         ip_configuration_mode=s.text('ip_configuration_mode', 'None'),
+        ipv6_configuration_mode=s.text('ipv6_configuration_mode', 'None'),
+        ipv6_gateway=s.text('ipv6_gateway'),
         primary_address_type=s.text('primary_address_type', 'IPv4'),
         management=s.flag('management'),
         physical=s.flag('physical'),
@@ -128,6 +130,9 @@ def _pif(s: fields.Struct) -> objects.Pif:
         vlan_master_of=s.reference('VLAN_master_of'),
         tunnel_access_pif_of=s.references('tunnel_access_PIF_of'),
         sriov_logical_pif_of=s.references('sriov_logical_PIF_of'),
+        capabilities=(
+            s.texts('capabilities') if 'capabilities' in s.record else None
+        ),
     )
 
 

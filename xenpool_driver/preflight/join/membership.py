@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 from xenpool_driver import findings, model, objects
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
+from xenpool_driver.preflight.join import rewiring
 
 MAX_HOSTS = 64
 """Hosts that vendors support in a pool; XAPI itself knows no limit."""
@@ -190,22 +193,46 @@ def same_name(case: cases.JoinCase) -> check.Problems:
         for host in records.hosts.values()
         if host.uuid != case.me.uuid
     ]
-    for what, mine, command in (
-        ('hostname', case.me.hostname, 'host-set-hostname-live'),
-        ('name', case.me.name_label, 'host-param-set'),
+    for what, field, remedy in (
+        ('hostname', 'hostname', _other_hostname(case)),
+        ('name', 'name_label', _other_label(case.me)),
     ):
-        field = 'hostname' if what == 'hostname' else 'name_label'
+        mine = getattr(case.me, field)
         same = [h for h in others if mine and getattr(h, field) == mine]
         if same:
-            key = 'host-name' if what == 'hostname' else 'name-label'
-            ident = 'host-uuid' if what == 'hostname' else 'uuid'
             yield check.warning(
                 f"the {what} '{mine}' of the joiner is also that of "
                 f"{findings.listed(f'{h.uuid} ({h.address})' for h in same)}",
-                f"on {case.me.name}: xe {command} {ident}={case.me.uuid} "
-                f"{key}=NAME",
+                f"on {case.me.name}: {remedy}",
                 findings.at_fault(case.me, *same),
             )
+
+
+def _other_label(host: objects.Host) -> str:
+    label = shlex.quote(f"name-label={host.name_label}-{host.uuid[:8]}")
+    return f"xe host-param-set uuid={host.uuid} {label}"
+
+
+def _other_hostname(case: cases.JoinCase) -> str:
+    """Return how the joiner gets another hostname.
+
+    A host in a directory refuses a new one before 24.39
+    (``AUTH_ALREADY_ENABLED``; xen-api#6116). A newer one takes it, but
+    its account in the directory keeps the old name.
+    """
+    me = case.me
+    rename = (
+        f"xe host-set-hostname-live host-uuid={me.uuid} "
+        f"host-name={me.hostname}-{me.uuid[:8]}"
+    )
+    if not me.external_auth_type:
+        return rename
+    return (
+        f"leave the directory first, since the host may refuse a new name in "
+        f"it (AUTH_ALREADY_ENABLED): xe pool-disable-external-auth "
+        f"uuid={case.my_pool.uuid}; {rename}; then join "
+        f"{me.external_auth_service_name} again"
+    )
 
 
 def same_address(case: cases.JoinCase) -> check.Problems:
@@ -221,10 +248,16 @@ def same_address(case: cases.JoinCase) -> check.Problems:
         yield check.Problem(
             f"the address {mine} of {case.me.name} is also that of "
             f"{findings.listed(host.name for host in same)}",
-            f"on {case.me.name}: xe pif-reconfigure-ip uuid=PIF mode=static "
-            f"IP=ADDRESS netmask=NETMASK",
+            f"on {case.me.name}: {_other_address(case)}",
             objects=findings.at_fault(case.me, *same),
         )
+
+
+def _other_address(case: cases.JoinCase) -> str:
+    pif = case.joiner.management_pif(case.me)
+    if pif is None:
+        return f"xe pif-list host-uuid={case.me.uuid}"
+    return rewiring.with_address(pif, case.pool.management_pif(case.master))
 
 
 def same_in_batch(case: cases.JoinCase) -> check.Problems:

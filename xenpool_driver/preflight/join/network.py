@@ -8,6 +8,7 @@ import collections.abc
 from xenpool_driver import findings, model, objects, snapshot
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
+from xenpool_driver.preflight.join import rewiring
 
 _NBD = ('nbd', 'insecure_nbd')
 
@@ -22,7 +23,7 @@ def management_interface(case: cases.JoinCase) -> check.Problems:
             f"{case.me.name} has no management interface; it may still be in "
             f"its first boot",
             f"wait for the first boot, or on {case.me.name}: "
-            f"xe host-management-reconfigure pif-uuid=PIF",
+            f"{rewiring.management_candidate(case.joiner, case.me)}",
             ('HOST_STILL_BOOTING',),
             findings.at_fault(case.me),
         )
@@ -101,10 +102,7 @@ def cluster_address(case: cases.JoinCase) -> check.Problems:
         f"pool's storage cluster ({findings.listed(sorted(bridges))}); it "
         f"must have one"
     )
-    remedy = (
-        f"on {case.me.name}: xe pif-reconfigure-ip uuid=PIF mode=static "
-        f"IP=ADDRESS netmask=NETMASK"
-    )
+    remedy = _cluster_remedy(case, pif, bridges, found)
     at_fault = findings.at_fault(pif, *found)
     yield check.Problem(
         message,
@@ -112,6 +110,34 @@ def cluster_address(case: cases.JoinCase) -> check.Problems:
         ('POOL_JOINING_HOST_MUST_HAVE_ONLY_ONE_IP_ON_CLUSTERING_NETWORK',),
         at_fault,
     )
+
+
+def _cluster_remedy(
+    case: cases.JoinCase,
+    pif: objects.Pif,
+    bridges: collections.abc.Container[str],
+    found: list[objects.Pif],
+) -> str:
+    """Return how the joiner gets one address there, and one only."""
+    if found:
+        stays = next((one for one in found if one.management), found[0])
+        return f"on {case.me.name}: " + '; '.join(
+            rewiring.without_address(one) for one in found if one is not stays
+        )
+    there = next(
+        (
+            mine
+            for mine in case.joiner.pifs_of(case.me)
+            if case.joiner.bridge_of(mine) in bridges
+        ),
+        None,
+    )
+    if there is None:
+        return (
+            f"cable it, and see on {case.me.name}: "
+            f"xe pif-scan host-uuid={case.me.uuid}"
+        )
+    return f"on {case.me.name}: {rewiring.with_address(there, pif)}"
 
 
 def _cluster_bridges(
@@ -243,8 +269,8 @@ def management_vlan(case: cases.JoinCase) -> check.Problems:
         yield check.Problem(
             f"the management of {case.me.name} is {_tagged(mine)}, that of "
             f"the pool {_tagged(theirs)}",
-            f"on {case.me.name}: put the management on the same VLAN: "
-            f"xe host-management-reconfigure pif-uuid=PIF",
+            f"on {case.me.name}: "
+            f"{rewiring.onto(mine, mine.device, theirs.vlan)}",
             (
                 'POOL_JOINING_HOST_MANAGEMENT_VLAN_DOES_NOT_MATCH',
                 str(mine.vlan),
@@ -271,7 +297,8 @@ def _no_remote_management(case: cases.JoinCase) -> check.Problem:
     return check.Problem(
         f"the coordinator {case.master.name} has no management interface in "
         f"its records",
-        f"on {case.master.name}: xe host-management-reconfigure pif-uuid=PIF",
+        f"on {case.master.name}: "
+        f"{rewiring.management_candidate(case.pool, case.master)}",
         _NOT_FOUND,
         findings.at_fault(case.master),
     )
@@ -292,9 +319,7 @@ def address_type(case: cases.JoinCase) -> check.Problems:
             f"the management of {case.me.name} uses "
             f"{mine.primary_address_type}, that of the pool "
             f"{theirs.primary_address_type}",
-            f"on {case.me.name}: xe pif-set-primary-address-type "
-            f"uuid={mine.uuid} "
-            f"primary_address_type={theirs.primary_address_type}",
+            f"on {case.me.name}: {rewiring.to_family(mine, theirs)}",
             ('OPERATION_NOT_ALLOWED', 'Primary address type differs'),
             findings.at_fault(mine, theirs),
         )

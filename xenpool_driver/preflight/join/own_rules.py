@@ -121,9 +121,27 @@ CHECKS: tuple[cases.Check, ...] = (
     ),
     cases.Check(
         'pool-bonds',
-        "the joiner has the NICs of the pool's bonds",
+        "the pool's bonds can be made of the joiner's NICs",
         wiring.bonds,
         (*_BOTH, 'joiner.PIF', 'pool.PIF', 'pool.Bond'),
+    ),
+    cases.Check(
+        'pool-sriov',
+        "the joiner's NICs can serve the pool's SR-IOV networks",
+        wiring.sriovs,
+        (
+            *_BOTH,
+            'joiner.PIF',
+            'pool.PIF',
+            'pool.network_sriov',
+            'pool.network',
+        ),
+    ),
+    cases.Check(
+        'management-dhcp',
+        'the management addresses of joiner and master are fixed',
+        wiring.dhcp,
+        (*_BOTH, 'joiner.PIF', 'pool.PIF'),
     ),
     cases.Check(
         'management-kind',
@@ -143,6 +161,18 @@ CHECKS: tuple[cases.Check, ...] = (
             'pool.PBD',
             'pool.network',
         ),
+    ),
+    cases.Check(
+        'multipathing',
+        'multipathing is the same everywhere',
+        storage.multipathing,
+        (*_BOTH, 'pool.SR'),
+    ),
+    cases.Check(
+        'duplicate-iqn',
+        "the joiner's iSCSI name is its own",
+        storage.initiators,
+        _BOTH,
     ),
     cases.Check(
         'storage-space',

@@ -274,28 +274,59 @@ def _packs(host: objects.Host) -> dict[str, str]:
     }
 
 
+_LEVELS = (
+    ('features_hvm_host', 'features_hvm'),
+    ('features_pv_host', 'features_pv'),
+)
+"""Keys of ``cpu_info`` that tell the features of a kind of machine, the
+newer first. The older one means the same for a host that is alone."""
+
+
 def cpu_level(case: cases.JoinCase) -> check.Problems:
     """XenCenter's rule: the pool runs at the level of its weakest host.
 
-    With a batch the level after all joins counts.
+    With a batch the level after all joins counts. What a record does not
+    tell is unknown, not equal.
     """
-    level = case.their_pool.cpu_info
-    for kind in ('features_hvm_host', 'features_pv_host'):
-        mine = _words(case.me.cpu_info, kind)
-        theirs = _words(level, kind)
-        if not mine or not theirs or mine == theirs:
-            continue
-        after = _common(
-            [theirs, mine]
-            + [
-                words
-                for records in case.batch
-                if records.coordinator is not None
-                and (words := _words(records.coordinator.cpu_info, kind))
-            ]
+    infos = case.me.cpu_info, case.their_pool.cpu_info
+    names = case.me.name, case.pool.name
+    silent = set[str]()
+    told = False
+    for keys in _LEVELS:
+        newest = next(
+            (k for k in keys if any(_words(i, k) for i in infos)), ''
         )
-        yield from _levelling(case, mine, theirs, after)
-        return
+        silent |= {
+            name
+            for name, info in zip(names, infos, strict=True)
+            if newest and not _words(info, newest)
+        }
+        key = next((k for k in keys if all(_words(i, k) for i in infos)), '')
+        if not key:
+            continue
+        told = True
+        mine, theirs = (_common([_words(info, key)]) for info in infos)
+        if mine != theirs:
+            yield from _levelling(case, mine, theirs, _after(case, key))
+            return
+    if silent or not told:
+        whose = findings.listed(sorted(silent)) or 'both'
+        yield check.undecided(
+            f"the processor features of {case.me.name} and of the pool "
+            f"{case.pool.name} cannot be compared: the records of {whose} do "
+            f"not tell them all",
+            f"on {case.me.name} and on {case.master.name}: xe host-cpu-info",
+        )
+
+
+def _after(case: cases.JoinCase, key: str) -> tuple[int, ...]:
+    """Return the level of the pool after all joins of the request."""
+    infos = [case.their_pool.cpu_info, case.me.cpu_info] + [
+        records.coordinator.cpu_info
+        for records in case.batch
+        if records.coordinator is not None
+    ]
+    return _common([found for info in infos if (found := _words(info, key))])
 
 
 def _levelling(
@@ -338,4 +369,6 @@ def _common(levels: list[tuple[int, ...]]) -> tuple[int, ...]:
     found = list(padded[0])
     for level in padded[1:]:
         found = [a & b for a, b in zip(found, level, strict=True)]
+    while found and not found[-1]:
+        found.pop()
     return tuple(found)

@@ -9,6 +9,7 @@ import ipaddress
 from xenpool_driver import findings, objects, snapshot
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
+from xenpool_driver.preflight.join import rewiring
 
 _SERVER_KEYS = ('server', 'target', 'serverpath', 'location')
 """Keys of ``PBD.device_config`` that may hold a server's address."""
@@ -94,8 +95,7 @@ def _driver_problem(
 ) -> check.Problem:
     return check.Problem(
         message,
-        f"bring {case.me.name} to the software of the pool: yum update, then "
-        f"xe-toolstack-restart",
+        _driver_remedy(case, theirs, mine),
         (
             'POOL_JOINING_SM_FEATURES_INCOMPATIBLE',
             theirs.ref,
@@ -103,6 +103,148 @@ def _driver_problem(
         ),
         findings.at_fault(theirs, mine, name=theirs.type),
     )
+
+
+_XOSTOR = 'linstor'
+"""The type of storage that XCP-ng sells as XOSTOR."""
+
+
+def _driver_remedy(
+    case: cases.JoinCase,
+    theirs: objects.SmDriver,
+    mine: objects.SmDriver | None,
+) -> str:
+    """Return how the joiner gets a driver, or a better one.
+
+    An update brings no driver that a package of its own brings: that of
+    XOSTOR (XCP-ng's manual, "How to add a new host"), and others where both
+    hosts run the same software.
+    """
+    if mine is None and theirs.type == _XOSTOR:
+        return (
+            f"on {case.me.name}: yum install -y xcp-ng-release-linstor; yum "
+            f"install -y xcp-ng-linstor; xe-toolstack-restart"
+            + ''.join(
+                f"; and after the join, on {case.master.name}: {step}"
+                for step in _xostor_nodes(case)
+            )
+        )
+    same = case.me.software_version.get(
+        'xapi_build'
+    ) == case.master.software_version.get('xapi_build')
+    if mine is None and same:
+        return (
+            f"install on {case.me.name} the package that brings it, then on "
+            f"{case.me.name}: xe-toolstack-restart; to see the packages, on "
+            f"{case.master.name}: rpm -qf /opt/xensource/sm/*SR"
+        )
+    return (
+        f"bring {case.me.name} to the software of the pool: yum update, then "
+        f"xe-toolstack-restart"
+    )
+
+
+def _xostor_nodes(case: cases.JoinCase) -> list[str]:
+    """Return what makes a member a node of each XOSTOR of the pool."""
+    return [
+        _xostor_node(case, pbd)
+        for pbd in case.pool.pbds_of(case.master)
+        if (sr := case.pool.srs.get(pbd.sr or '')) and sr.type == _XOSTOR
+    ]
+
+
+def _xostor_node(case: cases.JoinCase, pbd: objects.Pbd) -> str:
+    group = pbd.device_config.get('group-name', 'linstor_group/thin_device')
+    return (
+        f"xe host-call-plugin host-uuid={case.me.uuid} plugin=linstor-manager "
+        f"fn=addHost args:groupName={group}"
+    )
+
+
+def multipathing(case: cases.JoinCase) -> check.Problems:
+    """All hosts of a pool reach their storage the same way, by all paths.
+
+    XAPI compares nothing. A member with another setting attaches the pool's
+    block storage by one path, or not at all.
+    """
+    members = list(case.pool.hosts.values())
+    states = {host.is_multipathed for host in members}
+    if len(states) > 1:
+        on = findings.listed(h.name for h in members if h.is_multipathed)
+        off = findings.listed(h.name for h in members if not h.is_multipathed)
+        yield check.warning(
+            f"multipathing is on on {on} and off on {off} of the pool",
+            '; '.join(
+                _set_multipathing(host, True)
+                for host in members
+                if not host.is_multipathed
+            ),
+            findings.at_fault(*members),
+        )
+    wanted = case.master.is_multipathed
+    if case.me.is_multipathed == wanted:
+        return
+    block = [
+        f"{sr.name} ({sr.type})"
+        for sr in case.pool.srs.values()
+        if sr.shared and sr.type in _BLOCK_TYPES
+    ]
+    harm = (
+        f": {findings.listed(block)} would be attached "
+        + ('by one path' if wanted else 'differently')
+        if block
+        else ''
+    )
+    where = 'every member' if len(states) == 1 else case.master.name
+    yield check.warning(
+        f"multipathing is {'on' if wanted else 'off'} on {where} and "
+        f"{'off' if wanted else 'on'} on {case.me.name}{harm}",
+        f"on {case.me.name}, before the join: "
+        f"{_set_multipathing(case.me, wanted)}",
+        findings.at_fault(case.me, case.master),
+    )
+
+
+_BLOCK_TYPES = frozenset(
+    {'lvmoiscsi', 'lvmohba', 'lvmofcoe', 'gfs2', 'iscsi', 'hba', 'rawhba'}
+)
+"""Types of storage that are reached by paths."""
+
+
+def _set_multipathing(host: objects.Host, wanted: bool) -> str:
+    """Return what to type; the field is newer than the map (Kolkata)."""
+    value = str(wanted).lower()
+    command = f"xe host-param-set uuid={host.uuid}"
+    if 'multipathing' in host.fields:
+        return f"{command} multipathing={value}"
+    return (
+        f"{command} other-config:multipathing={value} "
+        f"other-config:multipathhandle=dmp"
+    )
+
+
+def initiators(case: cases.JoinCase) -> check.Problems:
+    """Two hosts with one iSCSI name throw each other out of their sessions."""
+    mine = case.me.initiator
+    same = [
+        host
+        for records in (case.pool, *case.batch)
+        for host in records.hosts.values()
+        if mine and host.uuid != case.me.uuid and host.initiator == mine
+    ]
+    if same:
+        fresh = f"{mine.partition(':')[0]}:{case.me.uuid}"
+        setting = f"iscsi_iqn={fresh}"
+        if 'iscsi_iqn' not in case.me.fields:
+            setting = f"other-config:{setting}"
+        yield check.warning(
+            f"{case.me.name} has the iSCSI name (IQN) {mine} of "
+            f"{findings.listed(host.name for host in same)}: two hosts with "
+            f"one name throw each other out of the storage",
+            f"on {case.me.name}, before the join: xe host-param-set "
+            f"uuid={case.me.uuid} {setting}",
+            findings.at_fault(case.me, *same),
+        )
 
 
 def shared_reachable(case: cases.JoinCase) -> check.Problems:
@@ -130,6 +272,14 @@ def _reach(
             f"xe pbd-plug uuid={pbd.uuid}",
             findings.at_fault(sr, pbd, name=sr.name),
         )
+    if sr.type == _XOSTOR:
+        yield check.undecided(
+            f"the XOSTOR storage {sr.name} is reached by its nodes only, and "
+            f"no record shows whether {case.me.name} is one",
+            f"after the join, on {case.master.name}: "
+            f"{_xostor_node(case, pbd)}",
+        )
+        return
     server = _server(pbd.device_config)
     if server is None:
         yield check.undecided(
@@ -159,9 +309,12 @@ def _reach(
         f"the pool reaches its shared storage {sr.name} at {server} through "
         f"the network '{label}' ({used.name}); {case.me.name} has no address "
         f"there",
-        f"on {case.me.name}: xe pif-reconfigure-ip "
-        f"uuid={device.uuid if device else 'PIF'} mode=static "
-        f"IP=ADDRESS netmask={used.netmask or 'NETMASK'}",
+        f"on {case.me.name}: "
+        + (
+            rewiring.with_address(device, used)
+            if device
+            else f"xe pif-scan host-uuid={case.me.uuid}"
+        ),
         findings.at_fault(sr, network),
     )
 

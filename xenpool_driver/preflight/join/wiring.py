@@ -8,6 +8,7 @@ import ipaddress
 from xenpool_driver import findings, objects, snapshot
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
+from xenpool_driver.preflight.join import rewiring
 
 
 def _nics(
@@ -22,33 +23,68 @@ def nic_names(case: cases.JoinCase) -> check.Problems:
     theirs = _nics(case.pool, case.master)
     missing = sorted(theirs.keys() - mine.keys())
     extra = sorted(mine.keys() - theirs.keys())
-    remedy = (
-        f"on {case.me.name}: interface-rename -l, then interface-rename -u "
-        f"DEVICE=MAC, and reboot it"
-    )
     if missing:
         yield check.warning(
             f"{case.me.name} has no {findings.listed(missing)}, on which the "
             f"pool has networks",
-            remedy,
+            _renaming(case, missing, [mine[name] for name in extra]),
             findings.at_fault(*(theirs[name] for name in missing)),
         )
     if extra:
         yield check.warning(
             f"{case.me.name} has {findings.listed(extra)}, which "
             f"{case.master.name} has not; they get networks of their own",
-            remedy,
-            findings.at_fault(*(mine[name] for name in extra)),
+            objects=findings.at_fault(*(mine[name] for name in extra)),
         )
+    yield from _management_nic(case)
+
+
+def _renaming(
+    case: cases.JoinCase, missing: list[str], extra: list[objects.Pif]
+) -> str:
+    """Return how the joiner gets NICs of the missing names."""
+    pairs = [
+        f"{name}={pif.mac}"
+        for name, pif in zip(missing, extra, strict=False)
+        if pif.mac
+    ]
+    if not pairs:
+        return (
+            f"cable it, and see on {case.me.name}: "
+            f"xe pif-scan host-uuid={case.me.uuid}"
+        )
+    return (
+        f"on {case.me.name}: interface-rename --update {' '.join(pairs)}, "
+        f"then reboot it"
+    )
+
+
+def _management_nic(case: cases.JoinCase) -> check.Problems:
+    """A member's management is where the master's is.
+
+    On a bond it is, too, when the joiner has it on a NIC of that bond: a
+    member makes the bond itself at its first start, and the management moves
+    with the NIC (``sync_networking.ml``, ``copy_bonds_from_master``).
+    """
     ours = case.joiner.management_pif(case.me)
     other = case.pool.management_pif(case.master)
-    if ours and other and ours.device != other.device:
-        yield check.warning(
-            f"the management of {case.me.name} is on {ours.device}, that of "
-            f"the pool on {other.device}",
-            remedy,
-            findings.at_fault(ours, other),
-        )
+    if ours is None or other is None or ours.device == other.device:
+        return
+    members = rewiring.bond_members(case.pool, case.master, other.device)
+    wanted = [pif.device for pif in members] or [other.device]
+    if ours.device in wanted:
+        return
+    nics = _nics(case.joiner, case.me)
+    device = next((name for name in wanted if name in nics), '')
+    where = f", a bond of {findings.listed(wanted)}" if members else ''
+    yield check.warning(
+        f"the management of {case.me.name} is on {ours.device}, that of the "
+        f"pool on {other.device}{where}",
+        f"on {case.me.name}: {rewiring.onto(ours, device, ours.vlan)}"
+        if device
+        else '',
+        findings.at_fault(ours, other),
+    )
 
 
 def mtu(case: cases.JoinCase) -> check.Problems:
@@ -94,11 +130,8 @@ def bonds(case: cases.JoinCase) -> check.Problems:
     mine = _nics(case.joiner, case.me)
     theirs = {pif.ref: pif for pif in case.pool.pifs_of(case.master)}
     for bond in case.pool.bonds:
-        missing = sorted(
-            theirs[ref].device
-            for ref in bond.slaves
-            if ref in theirs and theirs[ref].device not in mine
-        )
+        names = [theirs[ref].device for ref in bond.slaves if ref in theirs]
+        missing = sorted(name for name in names if name not in mine)
         if missing:
             yield check.warning(
                 f"the pool bonds {findings.listed(missing)}, which "
@@ -106,6 +139,107 @@ def bonds(case: cases.JoinCase) -> check.Problems:
                 f"cable it, and see on {case.me.name}: "
                 f"xe pif-scan host-uuid={case.me.uuid}",
                 findings.at_fault(bond, name=findings.listed(missing)),
+            )
+        yield from _addresses_in_bond(
+            case, bond, [mine[name] for name in names if name in mine]
+        )
+
+
+def _addresses_in_bond(
+    case: cases.JoinCase, bond: objects.Bond, members: list[objects.Pif]
+) -> check.Problems:
+    """Two NICs with addresses are never bonded, and nobody is told.
+
+    A member that starts logs the refusal and goes on without the bond
+    (``xapi_bond.ml``, ``create``; ``sync_networking.ml``).
+    """
+    addressed = [pif for pif in members if rewiring.is_addressed(pif)]
+    if len(addressed) < 2:
+        return
+    stays = next((pif for pif in addressed if pif.management), addressed[0])
+    others = [pif for pif in addressed if pif is not stays]
+    names = findings.listed(pif.device for pif in members)
+    told = findings.listed(
+        f"{pif.device} {_shown_address(pif)}" for pif in addressed
+    )
+    yield check.warning(
+        f"the pool bonds {names}, and more than one of them has an address "
+        f"on {case.me.name} ({told}): XAPI will not bond them there, and "
+        f"only its log will say so (PIF_BOND_MORE_THAN_ONE_IP)",
+        f"on {case.me.name}: "
+        + '; '.join(rewiring.without_address(pif) for pif in others),
+        findings.at_fault(*others, bond, name=names),
+    )
+
+
+def _shown_address(pif: objects.Pif) -> str:
+    mode = pif.ip_configuration_mode
+    if pif.primary_address_type == 'IPv6':
+        mode = pif.ipv6_configuration_mode
+    return findings.listed(_addresses(pif)) or f"by {mode}"
+
+
+def sriovs(case: cases.JoinCase) -> check.Problems:
+    """The pool's SR-IOV networks are made on the joiner, where they can be.
+
+    Where they cannot, the joiner's log alone says so
+    (``sync_networking.ml``, ``copy_network_sriovs_from_master``).
+    """
+    mine = _nics(case.joiner, case.me)
+    theirs = {pif.ref: pif for pif in case.pool.pifs_of(case.master)}
+    for sriov in case.pool.sriovs:
+        logical = theirs.get(sriov.logical_pif or '')
+        if logical is None:
+            continue
+        nic = mine.get(logical.device)
+        network = case.pool.networks.get(logical.network or '')
+        label = network.name_label if network else logical.device
+        what = f"the SR-IOV network '{label}' of the pool is on"
+        see = (
+            f"on {case.me.name}: xe pif-param-get uuid={nic.uuid} "
+            f"param-name=capabilities"
+            if nic
+            else f"on {case.me.name}: xe pif-scan host-uuid={case.me.uuid}"
+        )
+        if nic is not None and nic.capabilities is None:
+            yield check.undecided(
+                f"{what} {logical.device}; whether that of {case.me.name} "
+                f"can serve it shows in no record",
+                see,
+            )
+        elif nic is None or 'sriov' not in (nic.capabilities or ()):
+            lacks = 'is not there' if nic is None else 'cannot do SR-IOV'
+            yield check.warning(
+                f"{what} {logical.device}, which {lacks} on {case.me.name}: "
+                f"virtual machines on it cannot run there",
+                f"use a NIC that can, or switch SR-IOV on in the BIOS of "
+                f"{case.me.name}; {see}",
+                findings.at_fault(network, nic, name=label),
+            )
+
+
+def dhcp(case: cases.JoinCase) -> check.Problems:
+    """Members find their master by its address only, which must last."""
+    for host, pif in (
+        (case.me, case.joiner.management_pif(case.me)),
+        (case.master, case.pool.management_pif(case.master)),
+    ):
+        if pif is None:
+            continue
+        is_ipv6 = pif.primary_address_type == 'IPv6'
+        mode = (
+            pif.ipv6_configuration_mode
+            if is_ipv6
+            else pif.ip_configuration_mode
+        )
+        if mode == 'DHCP':
+            yield check.warning(
+                f"{pif.name} of {host.name} has its management address "
+                f"{findings.listed(_addresses(pif))} by DHCP: when it "
+                f"changes, the pool falls apart",
+                f"fix the lease in the DHCP server, or on {host.name}: "
+                f"{rewiring.with_fixed_address(pif)}",
+                findings.at_fault(pif, name=pif.name),
             )
 
 
@@ -117,7 +251,7 @@ def management_kind(case: cases.JoinCase) -> check.Problems:
         yield check.warning(
             f"the management of {case.me.name} is on {mine.name}, and its "
             f"licence wants it on a NIC",
-            f"on {case.me.name}: xe host-management-reconfigure pif-uuid=PIF",
+            f"on {case.me.name}: {rewiring.onto(mine, mine.device)}",
             findings.at_fault(mine),
         )
 
@@ -131,7 +265,7 @@ def pool_address(case: cases.JoinCase) -> check.Problems:
             f"the coordinator {case.master.name} has no address in its "
             f"record; it may still be in its first boot",
             f"wait, or on {case.master.name}: "
-            f"xe host-management-reconfigure pif-uuid=PIF",
+            f"{rewiring.management_candidate(case.pool, case.master)}",
             objects=findings.at_fault(case.master),
         )
         return

@@ -1,0 +1,471 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Joins as people have reported them, each with the right result.
+
+``tests/data/situations`` holds one pair of records of which XAPI would let
+the joiner join, and for each situation what differs from it.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import shlex
+import typing
+
+import pytest
+
+from tests import xe
+from tests.unit import raw_pools
+from xenpool_driver import model
+from xenpool_driver.preflight import join
+
+HERE = pathlib.Path(__file__).parents[1] / 'data' / 'situations'
+
+PASS, UNKNOWN, WARN, FAIL = (
+    model.Severity.PASS,
+    model.Severity.UNKNOWN,
+    model.Severity.WARN,
+    model.Severity.FAIL,
+)
+
+Sides = dict[str, raw_pools.Raw]
+
+
+def situation(name: str = '') -> Sides:
+    """Return both sides of a situation; without a name, of a good join."""
+    sides: Sides = json.loads((HERE / 'base.json').read_text())
+    changes: Sides = {}
+    if name:
+        changes = json.loads((HERE / f"{name}.json").read_text())
+    for side, tables in changes.items():
+        for cls, changed in tables.items():
+            for ref, fields in changed.items():
+                sides[side][cls].setdefault(ref, {}).update(fields)
+    return sides
+
+
+def judge(sides: Sides, **options: typing.Any) -> model.Report:
+    """Return the report; every command of xe in it is one that xe takes."""
+    report = join.check(
+        raw_pools.parse(sides['joiner']),
+        raw_pools.parse(sides['pool']),
+        **options,
+    )
+    for finding in report.findings:
+        for found in re.findall(r'xe [a-z][^;(]*', finding.remedy):
+            line = re.split(r', (?:with|which|and|then) | to ', found)[0]
+            assert xe.complaints(shlex.split(line)) == [], line
+    return report
+
+
+def bad(report: model.Report) -> list[tuple[str, model.Severity]]:
+    """Return what is worse than undecided."""
+    return [
+        (f.check, f.severity)
+        for f in report.findings
+        if f.severity in (WARN, FAIL)
+    ]
+
+
+def only(report: model.Report, check: str) -> model.Finding:
+    """Return the one finding of a check."""
+    (found,) = [f for f in report.findings if f.check == check]
+    return found
+
+
+def joiner(sides: Sides) -> dict[str, typing.Any]:
+    """Return the joiner's own record."""
+    return raw_pools.only(sides['joiner'], 'host')
+
+
+def nic(sides: Sides, side: str, device: str) -> dict[str, typing.Any]:
+    """Return a NIC of the joiner, or of the pool's master."""
+    raw = sides[side]
+    ref, _ = raw_pools.host(raw)
+    (found,) = [
+        pif
+        for pif in raw['PIF'].values()
+        if (pif['device'], pif['VLAN'], pif['host']) == (device, '-1', ref)
+    ]
+    return found
+
+
+@pytest.mark.parametrize('name', ['', 'ipv6-both', 'management-on-vlan'])
+def test_good_joins_draw_no_complaint(name: str) -> None:
+    report = judge(situation(name))
+    assert bad(report) == []
+    assert report.first_refusal is None
+
+
+def test_multipathing_that_differs() -> None:
+    sides = situation('multipathing-differs')
+    report = judge(sides)
+    assert bad(report) == [('multipathing', WARN)]
+    finding = only(report, 'multipathing')
+    assert 'on on every member and off on xen03' in finding.message
+    assert 'lun1 (lvmoiscsi) would be attached by one path' in finding.message
+    uuid = joiner(sides)['uuid']
+    assert finding.remedy == (
+        f"on xen03, before the join: xe host-param-set uuid={uuid} "
+        f"multipathing=true"
+    )
+    # The other way round, and in a pool that does not agree with itself.
+    joiner(sides)['multipathing'] = True
+    assert bad(judge(sides)) == []
+    member = raw_pools.host(sides['pool'], master=False)[1]
+    member['multipathing'] = False
+    mixed = only(judge(sides), 'multipathing')
+    assert mixed.remedy == (
+        f"xe host-param-set uuid={member['uuid']} multipathing=true"
+    )
+    raw_pools.host(sides['pool'])[1]['multipathing'] = False
+    wrong = only(judge(sides), 'multipathing')
+    assert 'off on every member and on on xen03' in wrong.message
+    assert wrong.remedy.endswith('multipathing=false')
+
+
+def test_multipathing_of_hosts_that_have_no_field_for_it() -> None:
+    sides = situation()
+    for raw in sides.values():
+        for record in raw['host'].values():
+            del record['multipathing']
+            record['other_config']['multipathing'] = 'true'
+    assert bad(judge(sides)) == []
+    joiner(sides)['other_config']['multipathing'] = 'false'
+    assert 'other-config:multipathing=true' in (
+        only(judge(sides), 'multipathing').remedy
+    )
+
+
+def test_one_iscsi_name_for_two_hosts() -> None:
+    sides = situation()
+    member = raw_pools.host(sides['pool'], master=False)[1]
+    name = member['iscsi_iqn'] or member['other_config']['iscsi_iqn']
+    joiner(sides)['iscsi_iqn'] = name
+    report = judge(sides)
+    assert bad(report) == [('duplicate-iqn', WARN)]
+    finding = only(report, 'duplicate-iqn')
+    assert name in finding.message
+    assert member['name_label'] in finding.message
+    uuid = joiner(sides)['uuid']
+    assert f"xe host-param-set uuid={uuid} iscsi_iqn=iqn." in finding.remedy
+    assert finding.remedy.split('=')[-1] != name
+    # Of two that join together, too.
+    twin = situation()
+    joiner(twin).update(uuid='another', iscsi_iqn=name, hostname='b')
+    alone = situation()
+    joiner(alone)['iscsi_iqn'] = 'iqn.2026-01.example:same'
+    joiner(twin)['iscsi_iqn'] = 'iqn.2026-01.example:same'
+    together = judge(alone, batch=[raw_pools.parse(twin['joiner'])])
+    assert only(together, 'duplicate-iqn').severity is WARN
+
+
+def test_management_by_dhcp() -> None:
+    sides = situation('dhcp-management')
+    report = judge(sides)
+    assert bad(report) == [('management-dhcp', WARN)] * 2
+    mine, theirs = [f for f in report.findings if f.check == 'management-dhcp']
+    for finding, side, name in (
+        (mine, 'joiner', 'xen03'),
+        (theirs, 'pool', 'xen01'),
+    ):
+        pif = nic(sides, side, 'eth0')
+        assert f"eth0 of {name}" in finding.message
+        assert [(o.cls, o.uuid) for o in finding.objects] == [
+            ('PIF', pif['uuid'])
+        ]
+        assert (
+            f"xe pif-reconfigure-ip uuid={pif['uuid']} mode=static "
+            f"IP={pif['IP']} netmask={pif['netmask']}"
+        ) in finding.remedy
+
+
+def test_management_by_dhcp_version_6() -> None:
+    sides = situation('ipv6-both')
+    pif = nic(sides, 'joiner', 'eth0')
+    pif['ipv6_configuration_mode'] = 'DHCP'
+    report = judge(sides)
+    assert bad(report) == [('management-dhcp', WARN)]
+    assert (
+        f"xe pif-reconfigure-ipv6 uuid={pif['uuid']} mode=static "
+        f"IPv6={pif['IPv6'][0]} gateway=fd00:77::1"
+    ) in only(report, 'management-dhcp').remedy
+
+
+def test_xostor_on_a_joiner_that_has_its_driver() -> None:
+    report = judge(situation('xostor-joiner-with-driver'))
+    assert bad(report) == []
+    assert only(report, 'storage-drivers').severity is PASS
+    reach = only(report, 'shared-storage-reachable')
+    assert reach.severity is UNKNOWN
+    assert 'fn=addHost args:groupName=linstor_group/thin_device' in (
+        reach.remedy
+    )
+
+
+def test_xostor_on_a_joiner_without_its_driver() -> None:
+    sides = situation('xostor-joiner-without-driver')
+    report = judge(sides)
+    assert report.first_refusal is not None
+    assert report.first_refusal[0] == 'POOL_JOINING_SM_FEATURES_INCOMPATIBLE'
+    finding = only(report, 'storage-drivers')
+    words = (
+        'yum install -y xcp-ng-release-linstor',
+        'yum install -y xcp-ng-linstor',
+        'xe-toolstack-restart',
+        f"xe host-call-plugin host-uuid={joiner(sides)['uuid']} "
+        f"plugin=linstor-manager fn=addHost "
+        f"args:groupName=linstor_group/thin_device",
+    )
+    places = [finding.remedy.index(word) for word in words]
+    assert places == sorted(places)
+    assert 'yum update' not in finding.remedy
+
+
+def test_another_driver_that_an_update_does_not_bring() -> None:
+    sides = situation('xostor-joiner-without-driver')
+    for raw in sides.values():
+        for driver in raw['SM'].values():
+            if driver['type'] == 'linstor':
+                driver['type'] = 'zfs'
+    finding = only(judge(sides), 'storage-drivers')
+    assert 'yum update' not in finding.remedy
+    assert 'rpm -qf' in finding.remedy
+    joiner(sides)['software_version']['xapi_build'] = '26.1.0'
+    older = [f for f in judge(sides).findings if f.check == 'storage-drivers']
+    assert 'yum update' in older[0].remedy
+
+
+def test_an_ipv4_joiner_for_an_ipv6_pool() -> None:
+    sides = situation('ipv6-pool-ipv4-joiner')
+    report = judge(sides)
+    assert report.first_refusal == (
+        'OPERATION_NOT_ALLOWED',
+        'Primary address type differs',
+    )
+    remedy = only(report, 'address-type').remedy
+    pif = nic(sides, 'joiner', 'eth0')
+    assert f"xe pif-reconfigure-ipv6 uuid={pif['uuid']} mode=" in remedy
+    assert 'fd00:77::/64' in remedy
+    assert 'xe-reset-networking --device=eth0' in remedy
+    assert '--mode-v6=' in remedy
+    assert 'install it anew with IPv6 management' in remedy
+    turned = judge(
+        {
+            'joiner': situation('ipv6-both')['joiner'],
+            'pool': situation()['pool'],
+        }
+    )
+    remedy = only(turned, 'address-type').remedy
+    assert 'xe pif-reconfigure-ip uuid=' in remedy
+    assert '--mode-v6' not in remedy
+
+
+def test_no_remedy_sets_a_primary_address_type() -> None:
+    """XAPI refuses it on a management interface: PIF_IS_MANAGEMENT_IFACE."""
+    package = pathlib.Path(join.__file__).parents[2]
+    for path in package.rglob('*.py'):
+        if 'simulator' not in path.parts:
+            assert 'pif-set-primary-address-type' not in path.read_text()
+
+
+def test_a_bond_that_takes_an_address_for_storage_away() -> None:
+    sides = situation('bond-takes-storage-address')
+    report = judge(sides)
+    assert bad(report) == [('pool-bonds', WARN)]
+    finding = only(report, 'pool-bonds')
+    assert 'eth1 10.20.0.13' in finding.message
+    assert 'PIF_BOND_MORE_THAN_ONE_IP' in finding.message
+    pif = nic(sides, 'joiner', 'eth1')
+    assert finding.remedy == (
+        f"on xen03: xe pif-reconfigure-ip uuid={pif['uuid']} mode=none"
+    )
+    assert ('PIF', pif['uuid']) in [(o.cls, o.uuid) for o in finding.objects]
+    # As records are read live, without a class for bonds.
+    for raw in sides.values():
+        del raw['Bond']
+    for one in sides['pool']['PIF'].values():
+        one.setdefault('bond_master_of', [])
+    assert bad(judge(sides)) == [('pool-bonds', WARN)]
+
+
+def test_management_that_moves_to_the_pools_bond() -> None:
+    sides = situation('bond-takes-storage-address')
+    nic(sides, 'joiner', 'eth1').update(IP='', ip_configuration_mode='None')
+    assert bad(judge(sides)) == []
+    # XAPI looks at the mode: DHCP that has got no answer counts, too.
+    nic(sides, 'joiner', 'eth1')['ip_configuration_mode'] = 'DHCP'
+    assert 'eth1 by DHCP' in only(judge(sides), 'pool-bonds').message
+
+
+def test_management_on_a_nic_beside_the_pools_bond() -> None:
+    sides = situation('bond-takes-storage-address')
+    eth0, eth1 = (nic(sides, 'joiner', name) for name in ('eth0', 'eth1'))
+    eth1.update(device='eth2', ip_configuration_mode='None', IP='')
+    for field in ('IP', 'netmask', 'ip_configuration_mode', 'management'):
+        eth0[field], eth1[field] = eth1[field], eth0[field]
+    found = [f for f in judge(sides).findings if f.check == 'nic-names']
+    (moved,) = [f for f in found if 'management' in f.message]
+    assert 'on eth2, that of the pool on bond0, a bond of' in moved.message
+    assert 'interface-rename' not in moved.remedy
+    assert (
+        'xe-reset-networking --device=eth0 --novlan --mode=static '
+        '--ip=127.0.77.13 --netmask=255.0.0.0'
+    ) in moved.remedy
+
+
+def test_nics_of_other_names_are_renamed_with_their_macs() -> None:
+    sides = situation()
+    pif = nic(sides, 'joiner', 'eth1')
+    pif['device'] = 'eth5'
+    found = [f for f in judge(sides).findings if f.check == 'nic-names']
+    assert f"interface-rename --update eth1={pif['MAC']}," in found[0].remedy
+
+
+def test_a_hostname_that_is_taken_in_a_directory() -> None:
+    sides = situation('hostname-in-directory')
+    report = judge(sides)
+    assert bad(report) == [('duplicate-name', WARN)] * 2
+    by_host, by_label = [
+        f for f in report.findings if f.check == 'duplicate-name'
+    ]
+    pool = raw_pools.only(sides['joiner'], 'pool')
+    leave = f"xe pool-disable-external-auth uuid={pool['uuid']}"
+    assert by_host.remedy.index(leave) < by_host.remedy.index(
+        'xe host-set-hostname-live'
+    )
+    assert 'AUTH_ALREADY_ENABLED' in by_host.remedy
+    assert 'external-auth' not in by_label.remedy
+    for raw in sides.values():
+        for record in raw['host'].values():
+            record['external_auth_type'] = ''
+    plain = next(
+        f for f in judge(sides).findings if f.check == 'duplicate-name'
+    )
+    assert 'directory' not in plain.remedy
+    assert 'xe host-set-hostname-live host-uuid=' in plain.remedy
+
+
+def test_no_address_on_the_network_of_the_pools_cluster() -> None:
+    sides = situation('cluster-network-address')
+    report = judge(sides)
+    assert report.first_refusal == (
+        'POOL_JOINING_HOST_MUST_HAVE_ONLY_ONE_IP_ON_CLUSTERING_NETWORK',
+    )
+    pif = nic(sides, 'joiner', 'eth1')
+    assert f"xe pif-reconfigure-ip uuid={pif['uuid']} mode=" in (
+        only(report, 'cluster-address').remedy
+    )
+
+
+def test_management_on_vlans_that_differ() -> None:
+    sides = situation()
+    sides['pool'] = situation('management-on-vlan')['pool']
+    report = judge(sides)
+    finding = only(report, 'management-vlan')
+    assert finding.severity is FAIL
+    assert 'xe-reset-networking --device=eth0 --vlan=' in finding.remedy
+    assert '--ip=127.0.77.13' in finding.remedy
+
+
+def share_by_sriov(sides: Sides) -> dict[str, typing.Any]:
+    """Let the pool have an SR-IOV network on eth1; return the joiner's."""
+    pool = sides['pool']
+    physical = nic(sides, 'pool', 'eth1')
+    network = raw_pools.add(pool, 'network', 's', name_label='fast')
+    raw_pools.add(
+        pool,
+        'PIF',
+        's',
+        **{
+            **{k: v for k, v in physical.items() if k != 'uuid'},
+            'network': network,
+            'physical': False,
+            'sriov_logical_PIF_of': ['OpaqueRef:network_sriov-one'],
+        },
+    )
+    raw_pools.add(pool, 'network_sriov', 'one', logical_PIF='OpaqueRef:PIF-s')
+    return nic(sides, 'joiner', 'eth1')
+
+
+@pytest.mark.parametrize('live', [False, True], ids=['dumped', 'live'])
+def test_sriov_networks_that_the_joiner_cannot_serve(live: bool) -> None:
+    sides = situation()
+    pif = share_by_sriov(sides)
+    if live:
+        del sides['pool']['network_sriov']
+    report = judge(sides)
+    assert bad(report) == [('pool-sriov', WARN)]
+    finding = only(report, 'pool-sriov')
+    assert (
+        "'fast' of the pool is on eth1, which cannot do SR-IOV on xen03"
+        in (finding.message)
+    )
+    assert f"xe pif-param-get uuid={pif['uuid']}" in finding.remedy
+    pif['capabilities'] = ['sriov']
+    assert bad(judge(sides)) == []
+    del pif['capabilities']
+    assert only(judge(sides), 'pool-sriov').severity is UNKNOWN
+    pif['device'] = 'eth4'
+    absent = only(judge(sides), 'pool-sriov')
+    assert 'which is not there on xen03' in absent.message
+
+
+FEATURES = ('features_hvm_host', 'features_pv_host')
+
+
+@pytest.mark.parametrize('side', ['joiner', 'pool'])
+@pytest.mark.parametrize('gone', ['one', 'new', 'all', 'empty'])
+def test_processor_features_that_a_record_does_not_tell(
+    side: str, gone: str
+) -> None:
+    sides = situation()
+    info = (
+        joiner(sides)['cpu_info']
+        if side == 'joiner'
+        else raw_pools.only(sides['pool'], 'pool')['cpu_info']
+    )
+    for key in list(info):
+        if key.startswith('features'):
+            if gone == 'empty':
+                info[key] = ''
+            elif gone == 'all' or key in FEATURES[: 1 + (gone == 'new')]:
+                del info[key]
+    finding = only(judge(sides), 'cpu-level')
+    assert finding.severity is UNKNOWN
+    name = 'xen03' if side == 'joiner' else 'prod'
+    assert f"the records of {name} do not tell" in finding.message
+
+
+def test_processor_features_of_hosts_that_are_both_old() -> None:
+    sides = situation()
+    infos = [
+        joiner(sides)['cpu_info'],
+        raw_pools.only(sides['pool'], 'pool')['cpu_info'],
+    ]
+    for info in infos:
+        for key in FEATURES:
+            old = info.pop(key)
+            info[key.removesuffix('_host')] = old
+    assert only(judge(sides), 'cpu-level').severity is PASS
+    infos[0]['features_hvm'] = '00000001-00000000-00000000-00000000'
+    assert only(judge(sides), 'cpu-level').severity is WARN
+
+
+def test_empty_texts_in_sets_are_nothing() -> None:
+    """Recorded: PIF.IPv6 is [''] on every host that was booted once."""
+    sides = situation()
+    for raw in sides.values():
+        for cls, field in (
+            ('PIF', 'IPv6'),
+            ('host', 'tags'),
+            ('host', 'pending_guidances'),
+            ('network', 'purpose'),
+        ):
+            for record in raw[cls].values():
+                record[field] = ['']
+    report = judge(sides)
+    assert bad(report) == []
+    assert only(report, 'pool-address').severity is PASS
+    assert only(report, 'shared-storage-reachable').severity is PASS
