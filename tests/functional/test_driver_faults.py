@@ -153,13 +153,26 @@ def test_sessions_that_expire_are_made_anew(bench: Bench) -> None:
 def test_a_master_that_restarts_during_a_join_is_waited_for(
     bench: Bench,
 ) -> None:
+    """It restarts when the joiner has its control domain, not before.
+
+    Earlier the joiner would be stuck for ever (recorded).
+    """
     bench.add('xen01')
     master = bench.lab.named('xen01')
+    joiner = bench.lab.named('xen02')
     restarted: list[str] = []
+
+    def has_its_domain() -> bool:
+        db = master.db
+        known = db and db.table('VM').by_uuid.get(joiner.hardware.dom0_uuid)
+        return bool(
+            db and known and db.get('VM', known)['power_state'] == 'Running'
+        )
 
     def restart(host: str, phase: str, fraction: float | None) -> None:
         if phase == 'restart' and not restarted:
             restarted.append(host)
+            bench.lab.world.wait_for(has_its_domain)
             mishaps.restart_toolstack(master)
 
     bench.plugin.add_to_aggregate(None, bench.row, 'xen02', progress=restart)
