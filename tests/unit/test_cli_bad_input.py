@@ -328,6 +328,27 @@ def test_no_output_holds_a_password(
     assert secret not in result.out + result.err
 
 
+def test_a_host_cannot_write_to_the_terminal(
+    xenpool: Run,
+    driver: paper_driver.PaperDriver,
+    config_file: pathlib.Path,
+) -> None:
+    error = exceptions.XapiRefused('X\x1b[2J', ['a\r\nxenpool: done'], 'xen01')
+    driver.trouble['set_aggregate_master'] = error
+    xenpool('aggregate', 'create', 'prod', '--property', 'k=\x1b]0;x\x07')
+    xenpool('aggregate', 'add', 'host', 'prod', 'xen01')
+
+    refused = xenpool('aggregate', 'set', 'master', 'prod', 'xen01')
+
+    _says(refused, 1, 'X\\x1b[2J', 'a\\r\\nxenpool: done')
+    for form in ('table', 'csv', 'value', 'yaml', 'json'):
+        shown = xenpool('aggregate', 'show', 'prod', '-f', form).out
+        assert not set(shown) & set('\x1b\x07\r'), form
+        assert '1b]0;x' in shown or '\\e]0;x' in shown, form
+    for words in (('operation', 'list'), ('aggregate', 'list')):
+        assert '\x1b' not in xenpool(*words).out
+
+
 def test_remote_without_the_extra(
     xenpool: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

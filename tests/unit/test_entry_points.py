@@ -31,7 +31,6 @@ PROVIDED_BY = {
     'oslo_log': 'oslo.log',
     'oslo_messaging': 'oslo.messaging',
     'oslo_service': 'oslo.service',
-    'oslo_utils': 'oslo.utils',
 }
 
 

@@ -26,7 +26,7 @@ ROWS = [
     {'identity', 'storage_roles'},
     {'snapshot', 'findings'},
     {'model', 'conf', 'objects'},
-    {'exceptions', 'clock', 'sharing'},
+    {'exceptions', 'clock', 'redaction', 'sharing'},
 ]
 LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}
 

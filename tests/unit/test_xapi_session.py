@@ -17,12 +17,11 @@ import pytest
 import XenAPI
 
 from tests.unit import scripted_host
-from xenpool_driver import conf, exceptions
+from xenpool_driver import conf, exceptions, redaction
 from xenpool_driver.xapi import (
     client,
     connections,
     jsonrpc,
-    redaction,
     session,
 )
 

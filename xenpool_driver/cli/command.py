@@ -10,7 +10,7 @@ import typing
 
 from cliff import command, display, lister, show
 
-from xenpool_driver import exceptions
+from xenpool_driver import exceptions, redaction
 from xenpool_driver.cli import formats, status
 
 if typing.TYPE_CHECKING:
@@ -53,19 +53,25 @@ class _Base(command.Command):
         """Print an error on stderr; return its exit status."""
         if self.app.options.debug:
             self.complain(
-                ''.join(traceback.format_exception(error)).rstrip('\n')
+                ''.join(traceback.format_exception(error)).rstrip('\n'),
+                lines=True,
             )
         for number, line in enumerate(status.lines(error)):
             self.complain(f"{self.app.NAME}: {line}" if not number else line)
         return status.of(error)
 
-    def complain(self, text: str) -> None:
-        """Print a line on stderr, without any password."""
-        print(self.app.mask.clean(text), file=self.app.stderr)
+    def complain(self, text: str, lines: bool = False) -> None:
+        """Print on stderr what a terminal may be shown, without a password.
+
+        :param lines: whether the text has more lines than one.
+        """
+        shown = redaction.visible(self.app.mask.clean(text), lines)
+        print(shown, file=self.app.stderr)
 
     def say(self, text: str) -> None:
-        """Print a line on stdout."""
-        print(text, file=self.app.stdout, flush=True)
+        """Print lines on stdout."""
+        shown = redaction.visible(text, lines=True)
+        print(shown, file=self.app.stdout, flush=True)
 
 
 class Command(_Base):
@@ -97,9 +103,29 @@ class _Display(_Base, display.DisplayCommandBase[typing.Any]):
 class Lister(_Display, lister.Lister):
     """A command that lists objects."""
 
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: collections.abc.Sequence[str],
+        data: collections.abc.Iterable[collections.abc.Sequence[typing.Any]],
+    ) -> int:
+        """Print the objects."""
+        rows = [formats.shown(row, parsed_args.formatter) for row in data]
+        return super().produce_output(parsed_args, column_names, rows)
+
 
 class ShowOne(_Display, show.ShowOne):
     """A command that shows one object."""
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: collections.abc.Sequence[str],
+        data: collections.abc.Sequence[typing.Any],
+    ) -> int:
+        """Print the object."""
+        row = formats.shown(data, parsed_args.formatter)
+        return super().produce_output(parsed_args, column_names, row)
 
 
 def one_line(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -17,6 +17,8 @@ from cliff import columns
 from cliff.formatters import base, json_format, table, value, yaml_format
 from stevedore import extension
 
+from xenpool_driver import redaction
+
 _Row = collections.abc.Sequence[typing.Any]
 
 
@@ -25,7 +27,7 @@ class Names(columns.FormattableColumn[collections.abc.Sequence[str]]):
 
     def human_readable(self) -> str:
         """Return the names with commas between them."""
-        return ', '.join(self._value)
+        return ', '.join(map(redaction.visible, self._value))
 
     def machine_readable(self) -> list[str]:
         """Return the list."""
@@ -38,7 +40,8 @@ class Pairs(columns.FormattableColumn[collections.abc.Mapping[str, str]]):
     def human_readable(self) -> str:
         """Return one pair per line, by key."""
         return '\n'.join(
-            f"{key}='{text}'" for key, text in sorted(self._value.items())
+            redaction.visible(f"{key}='{text}'")
+            for key, text in sorted(self._value.items())
         )
 
     def machine_readable(self) -> dict[str, str]:
@@ -55,7 +58,9 @@ class Lines(columns.FormattableColumn[collections.abc.Sequence[typing.Any]]):
     def human_readable(self) -> str:
         """Return the entries' values, a line per entry."""
         return '\n'.join(
-            '  '.join(str(text) for text in entry.values() if text != '')
+            redaction.visible(
+                '  '.join(str(text) for text in entry.values() if text != '')
+            )
             for entry in self._value
         )
 
@@ -92,6 +97,22 @@ class Csv(base.ListFormatter, base.SingleFormatter):
     ) -> None:
         """Write one line, with the fields' names above it."""
         self.emit_list(column_names, [data], stdout, parsed_args)
+
+
+def shown(row: _Row, form: str) -> _Row:
+    """Return a row as a terminal may be shown it.
+
+    A form for programs has escapes of its own for control characters.
+
+    :param row: the values of one object.
+    :param form: the name of the output format.
+    """
+    if form in ('json', 'yaml'):
+        return row
+    return [
+        redaction.visible(item) if isinstance(item, str) else item
+        for item in row
+    ]
 
 
 def _plain(item: typing.Any) -> typing.Any:

@@ -9,7 +9,7 @@ import logging
 import threading
 import typing
 
-from xenpool_driver import model
+from xenpool_driver import model, redaction
 
 if typing.TYPE_CHECKING:
     from rich import progress as rich_progress
@@ -78,11 +78,15 @@ class Bars:
         with self._lock:
             if host not in self._tasks:
                 self._tasks[host] = self._bars.add_task(
-                    host, total=1.0, phase=''
+                    redaction.visible(host), total=1.0, phase=''
                 )
             now = position(phase, fraction, self._positions.get(host, 0.0))
             self._positions[host] = now
-            self._bars.update(self._tasks[host], completed=now, phase=phase)
+            self._bars.update(
+                self._tasks[host],
+                completed=now,
+                phase=redaction.visible(phase),
+            )
 
 
 @contextlib.contextmanager
@@ -100,10 +104,10 @@ def shown(
     from rich import progress as rich_progress
 
     with rich_progress.Progress(
-        rich_progress.TextColumn('{task.description}'),
+        rich_progress.TextColumn('{task.description}', markup=False),
         rich_progress.BarColumn(),
         rich_progress.TaskProgressColumn(),
-        rich_progress.TextColumn('{task.fields[phase]}'),
+        rich_progress.TextColumn('{task.fields[phase]}', markup=False),
         rich_progress.TimeElapsedColumn(),
         console=console.Console(file=stderr),
         transient=True,

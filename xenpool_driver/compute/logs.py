@@ -5,23 +5,19 @@ from __future__ import annotations
 
 import collections.abc
 import logging
-import re
-import urllib.parse
 
 from oslo_config import cfg
 
 from xenpool_driver import conf as config
-
-HIDDEN = '***'
-
-_PASSWORD = re.compile('[/,][^/,@:]*:([^@/,]+)@')
+from xenpool_driver import redaction
 
 
 class Mask(logging.Filter):
     """Takes passwords out of whole log lines, tracebacks included.
 
-    It hides what looks like a password (``password=...``) and every secret
-    that the configuration holds, wherever it stands.
+    It hides what is called a password (``password=...``) and every secret
+    that the configuration holds, wherever it stands. Control characters are
+    made visible: a line may hold what a host has sent.
 
     :param secrets: the texts to hide.
     """
@@ -32,24 +28,22 @@ class Mask(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record in place; let every record pass."""
-        record.msg = self.clean(record.getMessage())
+        record.msg = redaction.visible(self.clean(record.getMessage()))
         record.args = ()
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(
                 record.exc_info
             )
         if record.exc_text:
-            record.exc_text = self.clean(record.exc_text)
+            record.exc_text = redaction.visible(
+                self.clean(record.exc_text), lines=True
+            )
             record.exc_info = None
         return True
 
     def clean(self, text: str) -> str:
         """Return the text without any password."""
-        from oslo_utils import strutils
-
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            text = text.replace(secret, HIDDEN)
-        return str(strutils.mask_password(text, HIDDEN))
+        return redaction.hide_fields(redaction.scrub(text, self.secrets))
 
 
 def secrets_of(conf: cfg.ConfigOpts) -> set[str]:
@@ -58,16 +52,7 @@ def secrets_of(conf: cfg.ConfigOpts) -> set[str]:
     :param conf: the options, read.
     """
     found = {access.password for access in config.known_hosts(conf).values()}
-    found.update(passwords_in(conf.database.connection))
+    found.update(redaction.passwords_in(conf.database.connection))
     if 'transport_url' in conf:
-        found.update(passwords_in(conf.transport_url))
+        found.update(redaction.passwords_in(conf.transport_url))
     return found
-
-
-def passwords_in(url: str | None) -> set[str]:
-    """Return the passwords of a URL, which may name several servers.
-
-    :param url: for example ``rabbit://a:secret@one,b:other@two/``.
-    """
-    written = set(_PASSWORD.findall(url or ''))
-    return written | {urllib.parse.unquote(secret) for secret in written}

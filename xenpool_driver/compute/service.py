@@ -20,7 +20,15 @@ import typing
 from oslo_config import cfg
 from oslo_log import log
 
-from xenpool_driver import base, clock, exceptions, model, requests, store
+from xenpool_driver import (
+    base,
+    clock,
+    exceptions,
+    model,
+    redaction,
+    requests,
+    store,
+)
 from xenpool_driver import conf as config
 from xenpool_driver.compute import (
     broker,
@@ -373,6 +381,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _complain(error: Exception) -> None:
+    """Print an error as a terminal may be shown it, without a password."""
+    shown = redaction.visible(redaction.hide_fields(str(error)))
+    print(f"xenpool-compute: {shown}", file=sys.stderr)
+
+
 def serve(conf: cfg.ConfigOpts) -> int:
     """Serve until SIGTERM or SIGINT; a second one ends the process at once.
 
@@ -412,10 +426,10 @@ def main(argv: list[str] | None = None) -> int:
         setup_logging(conf, arguments.debug)
         return serve(conf)
     except exceptions.ConfigurationError as error:
-        print(f"xenpool-compute: {error}", file=sys.stderr)
+        _complain(error)
         return 2
     except exceptions.XenpoolError as error:
-        print(f"xenpool-compute: {error}", file=sys.stderr)
+        _complain(error)
         return 1
 
 

@@ -25,9 +25,9 @@ import logging
 import typing
 
 from xenpool_driver import clock as clocks
-from xenpool_driver import conf, exceptions, objects
+from xenpool_driver import conf, exceptions, objects, redaction
 from xenpool_driver import snapshot as snapshots
-from xenpool_driver.xapi import fields, redaction, session, tasks
+from xenpool_driver.xapi import fields, session, tasks
 from xenpool_driver.xapi import records as parsers
 
 LOG = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ import typing
 import xml.parsers.expat
 import xmlrpc.client
 
-from xenpool_driver import exceptions
-from xenpool_driver.xapi import codes, redaction, replies
+from xenpool_driver import exceptions, redaction
+from xenpool_driver.xapi import codes, replies
 
 
 class Stage(enum.Enum):

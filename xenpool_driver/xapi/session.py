@@ -21,11 +21,10 @@ import xmlrpc.client
 
 import XenAPI
 
-from xenpool_driver import conf, exceptions
+from xenpool_driver import conf, exceptions, redaction
 from xenpool_driver.xapi import (
     errors,
     jsonrpc,
-    redaction,
     replies,
     shared,
     transport,
