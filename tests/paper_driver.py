@@ -201,8 +201,15 @@ class PaperDriver(base.PoolDriver):
         aggregate: model.AggregateLike,
         *,
         promote: str | None = None,
+        master_is_off: bool = False,
+        progress: model.Progress | None = None,
     ) -> model.Report:
-        self._called('recover_aggregate', '', promote=promote)
+        self._called(
+            'recover_aggregate',
+            '',
+            promote=promote,
+            master_is_off=master_is_off,
+        )
         return self.reports.get('recover', model.Report(aggregate.name))
 
     def _called(self, method: str, host: str, **options: typing.Any) -> None:

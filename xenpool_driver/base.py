@@ -263,11 +263,21 @@ class PoolDriver(abc.ABC):
         aggregate: model.AggregateLike,
         *,
         promote: str | None = None,
+        master_is_off: bool = False,
+        progress: model.Progress | None = None,
     ) -> model.Report:
         """Settle what dead workers left behind, by looking at XAPI.
 
+        A pool that has lost its stamp gets it back: a member that is
+        promoted may have a copy of the database from before it was stamped.
+
         :param promote: compute host name that shall become the master,
             because the present one is dead. Never done unasked.
+        :param master_is_off: a person has switched the dead master off.
+            Only members that can vote are counted then, so that a pool of
+            two can be saved. Refused while anything answers at the master's
+            address, and while a member can read the pool's database.
+        :param progress: hears each phase.
         """
 
 

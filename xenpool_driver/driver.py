@@ -282,7 +282,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         name: str,
     ) -> None:
         row = self._ready(aggregate)
-        if row is None or name == row.name:
+        if row is None:
             return
         verb = verbs.Rename(self.site, row, '', new_name=name)
         self._perform(verb, aggregate, context, None)
@@ -418,6 +418,8 @@ class XenAPIPoolDriver(base.PoolDriver):
         aggregate: model.AggregateLike,
         *,
         promote: str | None = None,
+        master_is_off: bool = False,
+        progress: model.Progress | None = None,
     ) -> model.Report:
         row = self._load(aggregate)
         if row is None:
@@ -425,13 +427,16 @@ class XenAPIPoolDriver(base.PoolDriver):
         findings = [
             finding
             for interrupted in self.site.store.expired_operations(row.uuid)
-            for finding in self._settle(row, interrupted)
+            for finding in self._settle(row, interrupted, progress)
         ]
         if promote:
             row = self._load(aggregate) or row
-            verb = verbs.Promote(self.site, row, promote)
-            self._perform(verb, aggregate, context, None)
+            verb = verbs.Promote(
+                self.site, row, promote, master_is_off=master_is_off
+            )
+            self._perform(verb, aggregate, context, progress)
             findings += verb.findings
+        findings += verbs.last_look(self.site, self._load(aggregate) or row)
         self._mirror(aggregate, self._load(aggregate) or row)
         return model.Report(row.name, tuple(findings))
 
@@ -489,13 +494,16 @@ class XenAPIPoolDriver(base.PoolDriver):
         return row
 
     def _settle(
-        self, row: store.Aggregate, interrupted: store.Operation
+        self,
+        row: store.Aggregate,
+        interrupted: store.Operation,
+        progress: model.Progress | None = None,
     ) -> list[model.Finding]:
         """Take an interrupted operation over and say what came of it."""
         verb = verbs.for_operation(self.site, row, interrupted, self._hosts)
         story = f"{interrupted.kind} of {interrupted.host or 'the pool'}"
         try:
-            operation.resume(verb, interrupted)
+            operation.resume(verb, interrupted, progress or operation.silent)
         except (exceptions.LeaseLost, exceptions.ConfigurationError) as error:
             severity = model.Severity.UNKNOWN
             end = f"is not settled: {error}"

@@ -156,7 +156,10 @@ class Verb(abc.ABC):
         the goal.
     :cvar refusals: codes by which XAPI itself refuses what the prechecks
         could not see; such a request has not failed.
+    :ivar counts: whether its end counts for the lifecycle: a failure towards
+        the threshold, a success back to none.
     :ivar findings: what else who asked should know, when it has ended.
+    :ivar listener: hears what :meth:`prepare` waits for.
     :param site: what the verb works with.
     :param row: the aggregate, as the store has it.
     :param host: compute host name of the host concerned; '' for none.
@@ -171,12 +174,14 @@ class Verb(abc.ABC):
     patience: typing.ClassVar[float] = 5.0
     repeatable: typing.ClassVar[bool] = False
     refusals: typing.ClassVar[frozenset[str]] = frozenset()
+    counts = True
 
     def __init__(self, site: Site, row: store.Aggregate, host: str) -> None:
         self.site = site
         self.row = row
         self.host = host
         self.findings: tuple[model.Finding, ...] = ()
+        self.listener: model.Progress = silent
 
     def prepare(self) -> None:  # noqa: B027 - many have nothing to do
         """Read and judge. Change nothing.
@@ -248,6 +253,21 @@ class Verb(abc.ABC):
         self, row: store.Aggregate, settlement: reconcile.Settlement
     ) -> store.Changes:
         """Return what is written at the end, without the lifecycle's part."""
+
+    def patience_with(self, seen: reconcile.Observation) -> float:
+        """Return for how many seconds a verdict must have been seen.
+
+        :param seen: the verdict.
+        """
+        return self.patience
+
+    def remark(self, settlement: reconcile.Settlement) -> str:
+        """Return what else is to be said of a failure: who is at fault, and
+        the next command; '' for nothing.
+
+        :param settlement: what is written about the operation.
+        """
+        return ''
 
     def afterwards(  # noqa: B027 - many have nothing to do
         self, journal: Journal, settlement: reconcile.Settlement
@@ -333,6 +353,7 @@ def perform(
     :raises AggregateError: tried and failed.
     """
     site = verb.site
+    verb.listener = progress
     refuse_early(verb)
     verb.prepare()
     operation, verb.row = _begin(verb, request_id)
@@ -517,7 +538,16 @@ def _watch(
         now = site.clock.monotonic()
         if seen != before:
             before, since = seen, now
-        settled = seen in verb.verdicts and now - since >= verb.patience
+            if seen == Observation.UNKNOWN:
+                LOG.warning(
+                    '%s %s: %s; looking again for up to %.0f s',
+                    verb.kind,
+                    verb.host,
+                    doubt,
+                    deadline - now,
+                )
+        patience = verb.patience_with(seen)
+        settled = seen in verb.verdicts and now - since >= patience
         settled |= hurry and seen != Observation.UNKNOWN
         # One look in vain may take all the time: then there is another one.
         over = (began if seen == Observation.UNKNOWN else now) >= deadline
@@ -545,7 +575,7 @@ def _finish(
 
     def changes(row: store.Aggregate) -> store.Changes:
         own = verb.end_changes(row, settlement)
-        if settlement.outcome == 'refused' or own.dismiss:
+        if settlement.outcome == 'refused' or own.dismiss or not verb.counts:
             return own
         steps = lifecycle_step(row, succeeded, threshold)
         return dataclasses.replace(own, metadata={**own.metadata, **steps})
@@ -570,17 +600,30 @@ def _finish(
         raise exceptions.AggregateError(
             row.name,
             f"{verb.action} {verb.host}".strip(),
-            '; '.join((settlement.reason, *counted(row, threshold))),
+            '; '.join(
+                filter(
+                    None,
+                    (
+                        settlement.reason,
+                        verb.remark(settlement),
+                        *counted(verb, row, threshold),
+                    ),
+                )
+            ),
         )
     return row
 
 
-def counted(row: store.Aggregate, threshold: int) -> tuple[str, ...]:
+def counted(
+    verb: Verb, row: store.Aggregate, threshold: int
+) -> tuple[str, ...]:
     """Return what a failure means for the aggregate, in words.
 
     :param row: the aggregate as the failure has left it.
     :param threshold: failed requests in a row that make an error.
     """
+    if not verb.counts:
+        return ()
     if row.state == pool_states.ERROR:
         way_out = pool_states.way_out(row.state, pool_states.ADD, row.name)
         return (

@@ -90,9 +90,12 @@ class Recover:
 
     :ivar promote: compute host name of the member that becomes the master
         instead of a dead one, or None.
+    :ivar master_is_off: a person has switched the dead one off, so that
+        only members that can vote are counted.
     """
 
     promote: str | None
+    master_is_off: bool
 
 
 ADD_HOST = AddHost(force=False, suspend_ha=False, restore_settings=False)
@@ -108,7 +111,7 @@ REMOVE_HOST = RemoveHost(
 SET_MASTER = SetMaster(suspend_ha=False)
 CHECK_HOSTS = CheckHosts(force=False, suspend_ha=False)
 AUDIT = Audit(fix=False)
-RECOVER = Recover(promote=None)
+RECOVER = Recover(promote=None, master_is_off=False)
 
 Options = AddHost | RemoveHost | SetMaster | CheckHosts | Audit | Recover
 

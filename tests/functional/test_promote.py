@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import logging
 import pathlib
+import typing
 
 import pytest
 
@@ -13,7 +15,9 @@ from tests.functional import lab as labs
 from tests.matrix import judge, scenarios
 from xenpool_driver import exceptions, model, pool_states
 from xenpool_driver.simulator import machine, mishaps, timings
+from xenpool_driver.verbs import mastership
 
+TWO = scenarios.TWO
 THREE = scenarios.THREE
 REFUSED = exceptions.InvalidAggregateActionUpdate
 
@@ -220,6 +224,137 @@ def test_with_ha_on_the_pool_finds_its_master_itself(
         assert lab.row.state == pool_states.ACTIVE
         assert lab.last().outcome == 'refused'
         assert lab.row.metadata.get(pool_states.FAILED_REQUESTS) in (None, '0')
+
+
+@pytest.fixture
+def pair(tmp_path: pathlib.Path) -> collections.abc.Iterator[labs.Lab]:
+    with labs.make(tmp_path, members=TWO, pool=TWO) as found:
+        yield found
+
+
+def promote_of_two(lab: labs.Lab, **options: typing.Any) -> model.Report:
+    return lab.driver.recover_aggregate(
+        None, lab.row, promote='xen02', master_is_off=True, **options
+    )
+
+
+def test_of_two_one_cannot_decide_and_is_told_how(pair: labs.Lab) -> None:
+    mishaps.kill(pair.stage.machine('xen01'))
+
+    with pytest.raises(
+        REFUSED,
+        match='1 of 2 .* xenpool aggregate recover rack1 --promote xen02 '
+        '--the-master-is-off',
+    ):
+        promote(pair)
+
+    assert pair.stage.machine('xen02').role[0] == machine.SLAVE
+
+
+def test_of_two_one_takes_over_when_the_other_is_off(pair: labs.Lab) -> None:
+    mishaps.kill(pair.stage.machine('xen01'))
+
+    promote_of_two(pair)
+
+    assert pair.truth.master == 'xen02'
+    assert pair.row.metadata[pool_states.MASTER] == 'xen02'
+    labs.agree(pair)
+
+
+def test_with_two_dead_of_three_the_third_takes_over(lab: labs.Lab) -> None:
+    mishaps.kill(lab.stage.machine('xen01'))
+    mishaps.kill(lab.stage.machine('xen03'))
+
+    report = promote_of_two(lab)
+
+    assert 'xen03 does not answer' in report.findings[-1].message
+    assert lab.truth.master == 'xen02'
+    assert lab.row.metadata[pool_states.MASTER] == 'xen02'
+
+
+def test_a_machine_that_is_said_to_be_off_and_is_not(pair: labs.Lab) -> None:
+    mishaps.freeze(pair.stage.machine('xen01'))
+
+    with pytest.raises(
+        REFUSED, match='xen01 is not off: its address accepts connections'
+    ):
+        promote_of_two(pair)
+
+    assert pair.stage.machine('xen02').role[0] == machine.SLAVE
+    assert judge.story(pair.stage) == []
+
+
+def test_a_member_that_reads_the_database_has_a_master(
+    pair: labs.Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """We reach the master by no way, but the member does."""
+    doors = pair.driver.site.connections
+    monkeypatch.setattr(doors, 'presence', lambda host: '')
+    monkeypatch.setattr(
+        mastership.Promote, '_refuse_living_master', lambda *_, **__: None
+    )
+
+    with pytest.raises(REFUSED, match='has a master: xen02 can read'):
+        promote_of_two(pair)
+
+    assert pair.stage.machine('xen02').role[0] == machine.SLAVE
+
+
+def test_a_master_that_was_installed_anew_is_no_master(lab: labs.Lab) -> None:
+    mishaps.install_anew(lab.stage.machine('xen01'))
+    lab.stage.await_quiet()
+
+    promote(lab)
+
+    assert lab.row.metadata[pool_states.MASTER] == 'xen02'
+    assert lab.stage.machine('xen02').is_master
+
+
+def test_the_wait_is_told_once(
+    lab: labs.Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    mishaps.kill(lab.stage.machine('xen01'))
+
+    heard = set()
+
+    with caplog.at_level(logging.INFO):
+        lab.driver.recover_aggregate(
+            None,
+            lab.row,
+            promote='xen02',
+            progress=lambda host, phase, _: heard.add((host, phase)),
+        )
+
+    wait = 'waiting 30 s on purpose: xen01 may only be restarting'
+    assert ('xen02', wait) in heard
+    told = [record.getMessage() for record in caplog.records]
+    assert len([line for line in told if 'on purpose' in line]) == 1
+    assert len([line for line in told if 'The master of rack1' in line]) < 4
+
+
+def test_an_old_copy_of_the_database_gets_the_stamp_back(
+    tmp_path: pathlib.Path,
+) -> None:
+    with labs.make(
+        tmp_path, pool=THREE, state=pool_states.CREATED, stamped=False
+    ) as lab:
+        lab.driver.adopt_aggregate(None, lab.row, 'xen01')
+        mishaps.kill(lab.stage.machine('xen01'))
+
+        report = promote(lab)
+
+        assert lab.truth.stamp == lab.row.uuid
+        assert 'has it again' in ' '.join(
+            finding.message for finding in report.findings
+        )
+
+
+def test_a_recovery_that_finds_no_master_says_so(pair: labs.Lab) -> None:
+    mishaps.kill(pair.stage.machine('xen01'))
+
+    report = pair.driver.recover_aggregate(None, pair.row)
+
+    assert [each.check for each in report.failures] == ['master-reachable']
 
 
 def _slow_failover(lab: labs.Lab) -> timings.Timings:

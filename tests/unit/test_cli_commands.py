@@ -459,7 +459,10 @@ def test_recover_can_promote(
         == 0
     )
 
-    assert driver.calls[-1][2] == {'promote': 'xen02'}
+    assert driver.calls[-1][2] == {'promote': 'xen02', 'master_is_off': False}
+    words = ('aggregate', 'recover', 'prod', '--promote', 'xen02')
+    assert xenpool(*words, '--the-master-is-off').status == 0
+    assert driver.calls[-1][2] == {'promote': 'xen02', 'master_is_off': True}
 
 
 def test_release_lets_go_and_can_be_repeated(

@@ -193,9 +193,17 @@ def test_a_member_that_does_not_follow_makes_a_failure(
     row = mocked_pool.formed(world, plugin)
     world.clock.later(mocked_pool.FUSE, world['xen03'].die)
 
-    with pytest.raises(exceptions.AggregateError, match='did not all name'):
+    before = world.clock.now
+
+    with pytest.raises(
+        exceptions.AggregateError, match='did not all name'
+    ) as caught:
         plugin.set_aggregate_master(None, row, 'xen02')
 
+    told = 'the master has moved to xen02, but xen03 does not answer'
+    assert told in str(caught.value)
+    assert row.metadata[pool_states.FAILED_REQUESTS] == '0'
+    assert world.clock.now - before < 120
     assert row.state == pool_states.ACTIVE
     # XAPI has moved it all the same, and so must the aggregate.
     assert row.metadata[pool_states.MASTER] == 'xen02'

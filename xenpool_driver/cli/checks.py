@@ -8,8 +8,8 @@ import collections.abc
 import json
 import typing
 
-from xenpool_driver import exceptions, model
-from xenpool_driver.cli import aggregate, command, status
+from xenpool_driver import exceptions, model, requests
+from xenpool_driver.cli import aggregate, command, progress, status
 
 _COLUMNS = ('Host', 'Verdict', 'Check', 'Finding', 'Remedy')
 _AUDIT_COLUMNS = ('Aggregate', *_COLUMNS[1:])
@@ -161,13 +161,28 @@ class Recover(_Reports):
             metavar='HOST',
             help='the master is dead: make this member the master',
         )
+        parser.add_argument(
+            '--the-master-is-off',
+            action='store_true',
+            help='you have switched the dead master off: count only members '
+            'that can vote, as in a pool of two',
+        )
         command.add_remote(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Rows:
-        report = self.workbench.api(parsed_args.remote).recover(
-            self.workbench.context, parsed_args.aggregate, parsed_args.promote
+        options = requests.Recover(
+            promote=parsed_args.promote,
+            master_is_off=parsed_args.the_master_is_off,
         )
+        api = self.workbench.api(parsed_args.remote)
+        with progress.shown(self.app.stderr) as listener:
+            report = api.recover(
+                self.workbench.context,
+                parsed_args.aggregate,
+                options,
+                progress=listener,
+            )
         return _AUDIT_COLUMNS, typing.cast(typing.Any, [report])
 
 

@@ -132,6 +132,8 @@ class Compute(typing.Protocol):
         context: typing.Any,
         aggregate: model.AggregateLike,
         options: requests.Recover,
+        *,
+        progress: model.Progress | None = None,
     ) -> model.Report:
         """Settle what was left behind."""
 
@@ -467,15 +469,16 @@ class AggregateAPI:
         )
 
     def recover(
-        self, context: typing.Any, ident: str, promote: str | None = None
+        self,
+        context: typing.Any,
+        ident: str,
+        options: requests.Recover = requests.RECOVER,
+        *,
+        progress: model.Progress | None = None,
     ) -> model.Report:
-        """Settle what dead workers left behind.
-
-        :param promote: the member that shall become master instead of a
-            dead one.
-        """
+        """Settle what dead workers left behind."""
         return self._compute.recover_aggregate(
-            context, self.get(ident), requests.Recover(promote=promote)
+            context, self.get(ident), options, progress=progress
         )
 
     def _add_host(

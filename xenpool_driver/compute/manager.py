@@ -186,10 +186,12 @@ class ComputeManager:
         context: typing.Any,
         aggregate: model.AggregateLike,
         options: requests.Recover,
+        *,
+        progress: model.Progress | None = None,
     ) -> model.Report:
         """Settle what dead workers left behind, by looking at XAPI."""
         return self._any_driver(aggregate).recover_aggregate(
-            context, aggregate, **requests.pack(options)
+            context, aggregate, progress=progress, **requests.pack(options)
         )
 
     def _driver(self, host: str) -> base.PoolDriver:

@@ -201,6 +201,8 @@ class ComputeAPI:
         context: typing.Any,
         aggregate: model.AggregateLike,
         options: requests.Recover,
+        *,
+        progress: model.Progress | None = None,
     ) -> model.Report:
         """Settle what was left behind; served by any service, or by the one
         of the host that shall be promoted."""

@@ -86,10 +86,17 @@ class Observation(enum.StrEnum):
 
     MOVED = 'moved'
     """Every member names the new master, and is enabled."""
+    MOVED_PARTLY = 'moved, and members do not answer'
+    """Every member that answers names the new master, and is enabled."""
     MOVING = 'moving'
     """Members do not agree, or are not enabled yet."""
     NOT_MOVED = 'not moved'
     """Every member names the old master."""
+    STAMPED = 'stamped'
+    """The pool carries our stamp."""
+    NOT_STAMPED = 'not stamped'
+    """The pool carries no stamp, or somebody else's."""
+
     RENAMED = 'renamed'
     """The pool has the new name."""
     NOT_RENAMED = 'not renamed'
@@ -181,12 +188,20 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
     ('dismiss', Observation.UNKNOWN): Settlement('failed', None, _BLIND),
     ('release', Observation.RELEASED): _SUCCEEDED,
     ('release', Observation.UNKNOWN): Settlement('failed', None, _BLIND),
+    ('stamp', Observation.STAMPED): _SUCCEEDED,
+    ('stamp', Observation.NOT_STAMPED): Settlement(
+        'failed', None, 'the pool does not carry the stamp of the aggregate'
+    ),
+    ('stamp', Observation.UNKNOWN): Settlement('failed', None, _BLIND),
     ('rename', Observation.RENAMED): _SUCCEEDED,
     ('rename', Observation.NOT_RENAMED): Settlement(
         'failed', None, 'the aggregate is renamed, the pool is not'
     ),
     ('rename', Observation.UNKNOWN): Settlement('failed', None, _BLIND),
     ('set-master', Observation.MOVED): _SUCCEEDED,
+    ('set-master', Observation.MOVED_PARTLY): Settlement(
+        'failed', None, 'the members did not all name the new master in time'
+    ),
     ('set-master', Observation.MOVING): Settlement(
         'failed',
         None,
@@ -204,6 +219,9 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
     ),
     ('set-master', Observation.UNKNOWN): Settlement('failed', None, _BLIND),
     ('promote', Observation.MOVED): _SUCCEEDED,
+    ('promote', Observation.MOVED_PARTLY): Settlement(
+        'failed', None, 'the members did not all name the new master in time'
+    ),
     ('promote', Observation.MOVING): Settlement(
         'failed',
         None,

@@ -34,6 +34,7 @@ Forget = leaving.Forget
 HandOver = mastership.HandOver
 Release = releasing.Release
 Rename = naming.Rename
+Restamp = naming.Restamp
 Promote = mastership.Promote
 SetMaster = mastership.SetMaster
 audit = inspection.audit
@@ -41,6 +42,7 @@ check_hosts = judging.check_hosts
 check_remove = inspection.check_remove
 correct_master = inspection.correct_master
 find_master = common.find_master
+last_look = inspection.last_look
 left_behind = releasing.left_behind
 is_last = common.is_last
 is_master = common.is_master
@@ -56,6 +58,7 @@ __all__ = [
     'Promote',
     'Release',
     'Rename',
+    'Restamp',
     'SetMaster',
     'SetUp',
     'audit',
@@ -66,6 +69,7 @@ __all__ = [
     'for_operation',
     'is_last',
     'is_master',
+    'last_look',
     'left_behind',
 ]
 
@@ -81,6 +85,7 @@ _KINDS: dict[str, type[operation.Verb]] = {
         SetMaster,
         Promote,
         Rename,
+        Restamp,
         Dismiss,
         Release,
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections.abc
 import concurrent.futures
 import dataclasses
+import logging
 import typing
 
 from oslo_log import log
@@ -20,10 +21,14 @@ from xenpool_driver import (
     snapshot,
     store,
 )
+from xenpool_driver.reconcile import cases
 from xenpool_driver.verbs import ha
 from xenpool_driver.xapi import client
 
 LOG = log.getLogger(__name__)
+
+typed = cases.typed
+"""Return a command of ours, as it is typed into a shell."""
 
 
 def members(row: store.Aggregate) -> dict[str, str]:
@@ -57,35 +62,40 @@ class Master:
     address: str
 
 
-def find_master(site: operation.Site, row: store.Aggregate) -> Master:
+def find_master(
+    site: operation.Site, row: store.Aggregate, quiet: bool = False
+) -> Master:
     """Return the host that is the pool's master now.
 
     The master that was recorded is asked first; if it is gone or serves
     another pool, all members are asked at the same time. Nobody is waited
     for longer than ``probe_timeout``: a dead machine keeps silent for ever.
 
+    :param quiet: whether to warn of nothing: who asks again and again has
+        been warned.
     :raises XapiError: no member names a master that answers.
     """
     known: dict[str, str | None] = dict(members(row))
     pool_uuid = row.metadata.get(pool_states.POOL_UUID)
     master = row.metadata.get(pool_states.MASTER)
     patience = site.conf.xenpool.probe_timeout
+    level = logging.DEBUG if quiet else logging.WARNING
     if master in known:
         try:
             found = site.connections.coordinator_of(master, patience)
             with found.within(patience):
                 pool = found.pool()
         except (exceptions.XapiUnavailable, exceptions.NotPoolMaster) as error:
-            LOG.warning('The master of %s: %s', row.name, error)
+            LOG.log(level, 'The master of %s: %s', row.name, error)
         else:
             if pool.uuid == pool_uuid:
-                return _identified(found, pool)
-            LOG.warning('%s serves another pool than %s', master, row.name)
+                return identified(found, pool)
+            LOG.log(level, '%s serves another pool than %s', master, row.name)
     found = site.connections.find_coordinator(known, pool_uuid)
-    return _identified(found, found.pool())
+    return identified(found, found.pool())
 
 
-def _identified(door: client.Client, pool: objects.Pool) -> Master:
+def identified(door: client.Client, pool: objects.Pool) -> Master:
     """Say which member a master is."""
     member = door.record(pool.master) if pool.master else None
     if member is None:

@@ -19,7 +19,7 @@ from xenpool_driver import (
 )
 from xenpool_driver.preflight import eject as eject_rules
 from xenpool_driver.preflight import first
-from xenpool_driver.verbs import common, judging, sight, stamps
+from xenpool_driver.verbs import common, judging, naming, sight, stamps
 from xenpool_driver.xapi import client
 
 LINGERING = 60.0
@@ -83,12 +83,18 @@ def audit(
         pool = door.snapshot(*snapshot.AUDIT_CLASSES)
     except exceptions.XapiError as error:
         return _masterless(site, row, pending, str(error))
-    placed = _placed(site, row, pool)
     fixed = []
+    if fix and (restored := restamp(site, row, door)):
+        fixed += restored
+        try:
+            pool = door.snapshot(*snapshot.AUDIT_CLASSES)
+        except exceptions.XapiError as error:
+            return _masterless(site, row, pending, str(error))
+    placed = _placed(site, row, pool)
     if fix:
         declared = reconcile.Declared.of(row)
         needed = reconcile.find_fixes(declared, pool, placed)
-        fixed = _fix(site, row, needed)
+        fixed += _fix(site, row, needed)
     findings = reconcile.audit(
         reconcile.Declared.of(row),
         pool.called(sight.names(row, placed), row.name),
@@ -100,6 +106,69 @@ def audit(
         left_lately=_left_lately(site, row),
     )
     return model.Report(row.name, (*fixed, *findings))
+
+
+def restamp(
+    site: operation.Site, row: store.Aggregate, door: client.Client
+) -> list[model.Finding]:
+    """Give a pool of ours that has lost its stamp the stamp back.
+
+    :param row: is brought up to date.
+    :param door: the pool's master.
+    """
+    check = 'owner'
+    try:
+        pool = door.pool()
+        if site.store.running_operations(row.uuid) or not naming.lacks_stamp(
+            row, pool, common.identified(door, pool)
+        ):
+            return []
+        operation.perform(naming.Restamp(site, row, ''))
+    except (
+        exceptions.XapiError,
+        exceptions.InvalidAggregateAction,
+        exceptions.AggregateError,
+    ) as error:
+        return [
+            model.Finding(
+                check,
+                model.Severity.WARN,
+                f"the pool has lost the stamp of its aggregate, and it could "
+                f"not be put back: {error}",
+                common.typed('aggregate', 'audit', row.name, '--fix'),
+            )
+        ]
+    row.refresh()
+    return [
+        model.Finding(
+            check,
+            model.Severity.PASS,
+            'fixed: the pool had lost the stamp of its aggregate, and has it '
+            'again',
+        )
+    ]
+
+
+def last_look(
+    site: operation.Site, row: store.Aggregate
+) -> list[model.Finding]:
+    """Return what is not well when a recovery has done its work.
+
+    A pool that has lost its stamp gets it back.
+
+    :param row: the aggregate as it is now.
+    """
+    settled = row.state in (pool_states.ACTIVE, pool_states.ERROR)
+    if not settled or not common.members(row):
+        return []
+    try:
+        door = common.find_master(site, row).door
+    except exceptions.XapiError as error:
+        found = _masterless(site, row, (), str(error))
+        return [
+            one for one in found.findings if one.check == 'master-reachable'
+        ]
+    return restamp(site, row, door)
 
 
 def _masterless(

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import collections.abc
-import concurrent.futures
+import types
 import typing
 
 from oslo_log import log
 
 from xenpool_driver import (
     exceptions,
+    identity,
     model,
     operation,
     pool_states,
@@ -19,7 +20,7 @@ from xenpool_driver import (
     store,
 )
 from xenpool_driver.preflight import master as master_rules
-from xenpool_driver.verbs import common, ha
+from xenpool_driver.verbs import common, ha, sight, voting
 from xenpool_driver.xapi import client
 
 LOG = log.getLogger(__name__)
@@ -39,13 +40,22 @@ class Mastership(common.PoolVerb):
         exceptions.InvalidAggregateActionUpdate
     )
     goal = Observation.MOVED
-    verdicts = frozenset({Observation.NOT_MOVED, Observation.BROKEN})
+    verdicts = frozenset(
+        {
+            Observation.NOT_MOVED,
+            Observation.BROKEN,
+            Observation.MOVED_PARTLY,
+        }
+    )
     patience = 30.0  # the call succeeds ten seconds before anything moves
 
     uuid = ''
     address = ''
     idle: collections.abc.Sequence[str] = ()  # disabled before, and after
     _serves = False
+    _silent: collections.abc.Sequence[str] = ()
+    _astray: collections.abc.Mapping[str, str] = types.MappingProxyType({})
+    _unwell: collections.abc.Sequence[str] = ()
 
     def prepare(self) -> None:
         """Refuse a host that is no member.
@@ -96,9 +106,16 @@ class Mastership(common.PoolVerb):
     def observe(self) -> reconcile.Observation:
         views = common.member_views(self.site, self.voters())
         self._serves = views.get(self.host) == ''
-        agreed = all(self.follows(host, view) for host, view in views.items())
-        if agreed and self._everybody_is_well():
-            return Observation.MOVED
+        self._silent = [host for host, view in views.items() if view is None]
+        self._astray = {
+            host: view
+            for host, view in views.items()
+            if view is not None and not self.follows(host, view)
+        }
+        present = [host for host in views if host not in self._silent]
+        if self._serves and not self._astray and self._are_well(present):
+            silent = bool(self._silent)
+            return Observation.MOVED_PARTLY if silent else Observation.MOVED
         if all(view is None for view in views.values()):
             raise exceptions.XapiUnavailable('no member answers', self.name)
         if views[self.host] is None and self.is_broken(self.host):
@@ -116,10 +133,12 @@ class Mastership(common.PoolVerb):
             return error.code == 'HOST_BROKEN'
         return False
 
-    def _everybody_is_well(self) -> bool:
-        """Say whether the new master shows itself and all members at work.
+    def _are_well(self, hosts: collections.abc.Iterable[str]) -> bool:
+        """Say whether the new master shows itself and members at work.
 
         A member that was disabled before stays so.
+
+        :param hosts: the members.
         """
         try:
             master = self.site.connections.client(self.host)
@@ -128,16 +147,40 @@ class Mastership(common.PoolVerb):
         except (exceptions.XapiError, KeyError):
             return False
         members = common.members(self.row)
-        return serves and all(
-            members[host] in records
-            and records[members[host]].live
-            and (records[members[host]].enabled or members[host] in self.idle)
-            for host in self.voters()
-        )
+        self._unwell = [
+            host
+            for host in hosts
+            if (record := records.get(members[host])) is None
+            or not record.live
+            or not (record.enabled or record.uuid in self.idle)
+        ]
+        return serves and not self._unwell
 
     def _still_busy(self) -> bool:
         """Say whether the old master is still about to hand over."""
         return False
+
+    def patience_with(self, seen: reconcile.Observation) -> float:
+        if seen == Observation.MOVED_PARTLY:
+            return operation.SIGHT
+        return self.patience
+
+    def remark(self, settlement: reconcile.Settlement) -> str:
+        if not self._serves:
+            return ''
+        return f"the master has moved to {self.host}{self._left_out()}"
+
+    def _left_out(self) -> str:
+        """Say who does not follow the new master, or is not at work."""
+        told = [
+            *(f"{host} does not answer" for host in self._silent),
+            *(
+                f"{host} takes {view or 'itself'} for the master"
+                for host, view in self._astray.items()
+            ),
+            *(f"{host} is not live and enabled yet" for host in self._unwell),
+        ]
+        return f", but {', '.join(told)}" if told else ''
 
     @property
     def timeout(self) -> float:
@@ -156,6 +199,8 @@ class Mastership(common.PoolVerb):
         self.forget_coordinator()
         if not self._serves:
             self._look_for_master()
+        elif settlement.outcome == 'failed':
+            self.counts = False  # what was asked for is done all the same
 
     def _look_for_master(self) -> None:
         """Find out who else is the master, for :meth:`end_changes`."""
@@ -290,133 +335,168 @@ class Promote(Mastership):
     refusals = frozenset({'HA_IS_ENABLED'})  # HA elects a master itself
 
     dead = ''
+    absent: collections.abc.Sequence[str] = ()  # could not vote
+
+    def __init__(
+        self,
+        site: operation.Site,
+        row: store.Aggregate,
+        host: str,
+        *,
+        master_is_off: bool = False,
+    ) -> None:
+        super().__init__(site, row, host)
+        self.master_is_off = master_is_off
 
     def voters(self) -> list[str]:
-        return [host for host in super().voters() if host != self.dead]
+        gone = {self.dead, *self.absent}
+        return [host for host in super().voters() if host not in gone]
 
     def prepare(self) -> None:
         """Refuse unless the master is gone and most members say the same.
 
         :raises InvalidAggregateActionUpdate: the master answers, HA is on,
-            or fewer than a majority of all members name the dead master.
+            or too few members name the dead master.
         """
         super().prepare()
         self._refuse_living_master()
-        self._refuse_minority()
+        vote = voting.ask(self.site, self.row, self.is_broken)
+        objection = voting.objection(
+            vote, self.row, self.host, self.master_is_off
+        )
+        if objection:
+            self.refuse(objection)
+        if not vote.broken:
+            self.dead = self.site.connections.name_at(vote.dead) or ''
+        present = {self.dead, *vote.able}
+        self.absent = [host for host in vote.members if host not in present]
         self.address = self.site.connections.access(self.host).address
-        self._refuse_master_that_returns()
+        since = self.site.clock.monotonic()
+        if self.master_is_off:
+            self._refuse_present_machine()
+            self._refuse_database(vote)
+        self._refuse_master_that_returns(since)
+        if self.master_is_off:
+            self._refuse_present_machine()
 
-    def _refuse_minority(self) -> None:
-        """Find the dead master that most members name.
+    def _refuse_present_machine(self) -> None:
+        """Refuse while the machine that is said to be off is on.
 
-        After a change of master that broke off half-way nobody is dead, and
-        members name whom they happen to: it is enough that most are there.
-
-        :raises InvalidAggregateActionUpdate: too few members have a say, or
-            the one that shall be promoted has none.
+        :raises InvalidAggregateActionUpdate: it is.
         """
-        members = sorted(common.members(self.row))
-        views = common.member_views(self.site, members)
-        broken = [
-            host
-            for host, view in views.items()
-            if view is None and self.is_broken(host)
-        ]
-        named = [view for view in views.values() if view]
-        dead = max(set(named), key=named.count) if named else ''
-        voters = [
-            host
-            for host, view in views.items()
-            if (view and (broken or view == dead)) or host in broken
-        ]
-        agreeing = self._who_answers(voters)
-        if len(agreeing) * 2 <= len(members):
-            silent = sorted(set(members) - set(agreeing))
-            self.refuse(
-                f"no majority: {len(agreeing)} of {len(members)} members "
-                f"answer and name the same dead master; these do not: "
-                f"{', '.join(silent) or 'none'}"
+        if not self.dead:
+            return
+        shown = self.site.connections.presence(self.dead)
+        if shown:
+            again = common.typed(
+                'aggregate',
+                'recover',
+                self.name,
+                '--promote',
+                self.host,
+                '--the-master-is-off',
             )
-        if self.host not in agreeing:
             self.refuse(
-                f"host '{self.host}' does not name {dead} as its master"
+                f"{self.dead} is not off: its address {shown}; switch it "
+                f"off, then: {again}"
             )
-        if not broken:
-            self.dead = self.site.connections.name_at(dead) or ''
 
-    def _who_answers(self, hosts: list[str]) -> list[str]:
-        """Return the hosts that a login to themselves proves to be there."""
+    def _refuse_database(self, vote: voting.Vote) -> None:
+        """Refuse while a member reaches the pool's database: somebody is the
+        master then.
 
-        def answers(host: str) -> bool:
-            try:
-                with_host = self.site.connections.local_client(host)
-                with_host.is_in_emergency_mode()
-            except exceptions.XapiError as error:
-                LOG.warning('%s has no say: %s', host, error)
-                return False
-            return True
+        :raises InvalidAggregateActionUpdate: one does.
+        """
+        self.listener(
+            self.host,
+            f"waiting up to {voting.DATABASE_SILENCE:.0f} s for a database "
+            f"that must not answer",
+            None,
+        )
+        found = voting.who_has_a_database(self.site, vote.able)
+        if found:
+            self.refuse(
+                f"the pool has a master: {', '.join(found)} can read its "
+                f"database; see: "
+                f"{common.typed('aggregate', 'audit', self.name)}"
+            )
 
-        if not hosts:
-            return []
-        with concurrent.futures.ThreadPoolExecutor(len(hosts)) as pool:
-            found = zip(hosts, pool.map(answers, hosts), strict=True)
-            return [host for host, there in found if there]
-
-    def _refuse_master_that_returns(self) -> None:
+    def _refuse_master_that_returns(self, since: float) -> None:
         """Look for the master once more, for as long as a restart takes.
 
+        :param since: for how long it has been silent, by the clock.
         :raises InvalidAggregateActionUpdate: it answers.
         """
         clock = self.site.clock
-        deadline = clock.monotonic() + SILENCE
-        while clock.monotonic() < deadline:
+        waiting = (
+            f"waiting {SILENCE:.0f} s on purpose: "
+            f"{self.dead or 'the master'} may only be restarting"
+        )
+        LOG.info('%s: %s', self.name, waiting)
+        while True:
+            waited = clock.monotonic() - since
+            self.listener(self.host, waiting, min(1.0, waited / SILENCE))
             clock.sleep(self.site.conf.xenpool.poll_interval)
-            self._refuse_living_master()
+            self._refuse_living_master(quiet=True)
+            if waited >= SILENCE:
+                return
 
-    def _refuse_living_master(self) -> None:
+    def _refuse_living_master(self, quiet: bool = False) -> None:
         """Refuse while anybody is the master, or the dead one answers.
 
         Who is it need not be whom members name: somebody may have promoted
         another one meanwhile.
 
+        :param quiet: whether to log nothing of whom does not answer.
         :raises InvalidAggregateActionUpdate: somebody is, or it does.
         """
         try:
-            where = self._who_serves() or self._dead_that_answers()
+            where = self._who_serves(quiet) or self._dead_that_answers()
         except exceptions.XapiError as error:
             self.refuse(f"the master answers: {error}")
         if where:
-            self.refuse(f"the master answers at {where}: use set master")
+            command = common.typed(
+                'aggregate', 'set', 'master', self.name, self.host
+            )
+            self.refuse(
+                f"the master answers at {where}: use set master: {command}"
+            )
 
-    def _who_serves(self) -> str:
+    def _who_serves(self, quiet: bool) -> str:
         """Return the address of a host that serves the pool, or ''.
 
         :raises XapiRefused: there is one, which refuses our login.
         """
         self.forget_coordinator()
         try:
-            return self.master().address
+            return common.find_master(self.site, self.row, quiet).address
         except (exceptions.XapiUnavailable, exceptions.NotPoolMaster):
             return ''
 
     def _dead_that_answers(self) -> str:
         """Return the name of the dead master if it answers, else ''.
 
-        :raises XapiRefused: it does, and refuses our login.
+        A machine that was installed anew at its address, or serves another
+        pool, is not the master.
         """
         if not self.dead:
             return ''
-        view = self.site.connections.member_view(self.dead)
-        return '' if view is None else self.dead
+        found = sight.one(self.site, self.row, None, self.dead)
+        return '' if found.who in identity.GONE else self.dead
 
     def intent(self) -> dict[str, typing.Any]:
-        return {**super().intent(), 'dead': self.dead}
+        return {
+            **super().intent(),
+            'dead': self.dead,
+            'absent': list(self.absent),
+        }
 
     def restore(
         self, details: collections.abc.Mapping[str, typing.Any]
     ) -> None:
         super().restore(details)
         self.dead = details['dead']
+        self.absent = details.get('absent', ())
 
     def act(self, journal: operation.Journal) -> None:
         journal.phase(
@@ -529,9 +609,23 @@ class Promote(Mastership):
     ) -> None:
         super().afterwards(journal, settlement)
         if settlement.outcome == 'succeeded' and self.dead:
-            self.findings = self._stranded()
+            self.findings = (*self._stranded(), *self._unasked())
             for finding in self.findings:
-                journal.phase('stranded', finding.message)
+                journal.phase(finding.check, finding.message)
+
+    def _unasked(self) -> tuple[model.Finding, ...]:
+        """Return the members that do not know of their new master."""
+        return tuple(
+            model.Finding(
+                'member-views',
+                model.Severity.WARN,
+                f"{host} does not answer, so it does not know that "
+                f"{self.host} is the master now",
+                f"switch on {host}, then: "
+                f"{common.typed('aggregate', 'audit', self.name)}",
+            )
+            for host in self.absent
+        )
 
     def _stranded(self) -> tuple[model.Finding, ...]:
         """Return the virtual machines that are recorded on the dead host.

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see LICENSE.
-"""The verb that gives aggregate and pool another name."""
+"""Verbs that write what a pool is called, and whose it is."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import typing
 
 from xenpool_driver import (
     exceptions,
+    objects,
     operation,
     pool_states,
     reconcile,
     store,
 )
-from xenpool_driver.verbs import common
+from xenpool_driver.verbs import common, stamps
 
 Observation = reconcile.Observation
 
@@ -41,6 +42,7 @@ class Rename(common.PoolVerb):
     ) -> None:
         super().__init__(site, row, host)
         self.new_name = new_name
+        self._is_named = False
 
     def prepare(self) -> None:
         """Find the pool.
@@ -56,7 +58,8 @@ class Rename(common.PoolVerb):
             raise exceptions.AggregateNameExists(
                 f"aggregate name '{self.new_name}' is in use"
             )
-        self.reached(self.master)
+        pool = self.reached(lambda: self.coordinator().pool())
+        self._is_named = pool.name_label == self.new_name
 
     def intent(self) -> dict[str, typing.Any]:
         return {'new_name': self.new_name}
@@ -70,6 +73,9 @@ class Rename(common.PoolVerb):
         return store.Changes(name=self.new_name)
 
     def act(self, journal: operation.Journal) -> None:
+        if self._is_named:
+            journal.phase('observe', 'the pool has the name already')
+            return
         journal.phase('name', self.new_name)
         self.coordinator().set_pool_name(self.new_name)
 
@@ -89,3 +95,77 @@ class Rename(common.PoolVerb):
         self, row: store.Aggregate, settlement: reconcile.Settlement
     ) -> store.Changes:
         return store.Changes(metadata=self.master_correction())
+
+    def remark(self, settlement: reconcile.Settlement) -> str:
+        again = common.typed(
+            'aggregate', 'set', self.new_name, '--name', self.new_name
+        )
+        return f"repeat it with: {again}"
+
+
+class Restamp(common.PoolVerb):
+    """The pool gets back the stamp of its aggregate.
+
+    A member that is promoted may have a copy of the database from before the
+    pool was stamped. Another controller would take the pool for free.
+    """
+
+    kind = 'stamp'
+    request = pool_states.RECOVER  # an aggregate in error owns its pool, too
+    action = 'stamp'
+    refused = exceptions.InvalidAggregateActionUpdate
+    goal = Observation.STAMPED
+    repeatable = True
+    counts = False  # nobody has asked for it
+
+    def prepare(self) -> None:
+        """Make sure that the pool is ours, and nobody's by its stamp.
+
+        :raises InvalidAggregateActionUpdate: it is not.
+        """
+        door = self.reached(self.coordinator)
+        if not lacks_stamp(self.row, self.reached(door.pool), self.master()):
+            self.refuse('its pool does not lack the stamp')
+
+    def act(self, journal: operation.Journal) -> None:
+        journal.phase('stamp')
+        self.surely(
+            journal,
+            lambda: stamps.put(self.coordinator(), self.row),
+            lambda: self.observe() == Observation.STAMPED,
+        )
+
+    def observe(self) -> reconcile.Observation:
+        try:
+            stamp = stamps.stamp_of(self.coordinator().pool())
+        except exceptions.XapiError:
+            self.forget_coordinator()
+            raise
+        if stamp == self.row.uuid:
+            return Observation.STAMPED
+        return Observation.NOT_STAMPED
+
+    @property
+    def timeout(self) -> float:
+        return float(self.site.conf.xenpool.probe_timeout)
+
+    def end_changes(
+        self, row: store.Aggregate, settlement: reconcile.Settlement
+    ) -> store.Changes:
+        return store.Changes(metadata=self.master_correction())
+
+
+def lacks_stamp(
+    row: store.Aggregate, pool: objects.Pool, master: common.Master
+) -> bool:
+    """Say whether a pool is the aggregate's, and carries no stamp.
+
+    :param pool: the pool.
+    :param master: its master.
+    """
+    return (
+        row.state in (pool_states.ACTIVE, pool_states.ERROR)
+        and pool.uuid == row.metadata.get(pool_states.POOL_UUID)
+        and master.uuid in common.members(row).values()
+        and not stamps.stamp_of(pool)
+    )

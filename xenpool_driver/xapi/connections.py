@@ -6,7 +6,9 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import functools
+import ipaddress
 import logging
+import socket
 import threading
 import urllib.parse
 
@@ -228,6 +230,29 @@ class Connections:
             return _unseen(error, host_name)
         finally:
             probe.logout(self._probe_timeout)
+
+    def presence(self, host_name: str) -> str:
+        """Return how a machine shows that it is switched on, or ''.
+
+        Whether XAPI runs there does not matter: a connection that is refused
+        is refused by a machine that is on. At a loopback address that
+        machine is always our own, and proves nothing.
+
+        :param host_name: the compute host name.
+        :raises ConfigurationError: it is not configured.
+        """
+        access = self.access(host_name)
+        place = access.address, access.port
+        try:
+            socket.create_connection(place, self._probe_timeout).close()
+        except ConnectionRefusedError:
+            found = discovery.resolved(access.address)
+            if any(ipaddress.ip_address(each).is_loopback for each in found):
+                return ''
+            return f"refuses connections to port {access.port}"
+        except OSError:
+            return ''
+        return f"accepts connections to port {access.port}"
 
     def find_coordinator(
         self,
