@@ -211,6 +211,8 @@ def test_a_suspended_machine_whose_memory_lies_there() -> None:
         'uuid=uuid-VM-sleeper'
     )
     assert [o.cls for o in finding.objects] == ['VM', 'VDI', 'SR']
+    _, disk = found(judge(raw), 'data-loss')
+    assert disk.remedy == finding.remedy
 
 
 def test_an_iso_library_of_its_own_goes_with_the_host() -> None:
@@ -225,11 +227,14 @@ def test_an_iso_library_of_its_own_goes_with_the_host() -> None:
     add(raw, 'VBD', 'cd', VM=vm, VDI=disc, type='CD')
     (finding,) = found(judge(raw), 'iso-libraries')
     assert 'ISO library isos' in finding.message
-    assert '1 images (in the drives of web)' in finding.message
+    assert '1 image (in the drives of web)' in finding.message
     assert '/opt/iso' in finding.remedy
     assert finding.severity is model.Severity.WARN
     (kept,) = found(judge(raw), 'data-loss')
     assert kept.severity is model.Severity.PASS
+    raw['SR'][sr]['type'] = 'udev'
+    (drive,) = found(judge(raw), 'iso-libraries')
+    assert drive.severity is model.Severity.PASS
 
 
 def test_replicas_of_xostor_are_not_moved() -> None:

@@ -34,7 +34,8 @@ def data_loss(case: EjectCase) -> checks.Problems:
         size = sum(disk.virtual_size for disk in disks)
         yield checks.Problem(
             f"the local storage {sr.name} of {case.host.name} would be "
-            f"wiped, with {len(disks)} disks ({findings.sized(size)})",
+            f"wiped, with {_counted(disks, 'disk')} "
+            f"({findings.sized(size)})",
             '' if case.allow_data_loss or not disks else _MOVE_AWAY,
             objects=findings.at_fault(sr),
             severity=agreed if disks else model.Severity.WARN,
@@ -44,12 +45,35 @@ def data_loss(case: EjectCase) -> checks.Problems:
                 f"the disk {disk.name} "
                 f"({findings.sized(disk.virtual_size)}) on {sr.name} would "
                 f"be lost",
-                evacuation.moving(case.pool, disk, case.host)
-                or f"xe vdi-export uuid={disk.uuid} "
-                f"filename={disk.uuid}.vhd format=vhd",
+                _saving(case, disk),
                 objects=findings.at_fault(disk),
                 severity=agreed,
             )
+
+
+def _saving(case: EjectCase, disk: objects.Vdi) -> str:
+    """Return what to type to keep what a disk holds.
+
+    The memory of a suspended machine is of use to that machine only.
+    """
+    for vm in case.pool.vms.values():
+        if vm.suspend_vdi == disk.ref and vm.is_guest:
+            return _waking(vm)
+    return (
+        evacuation.moving(case.pool, disk, case.host)
+        or f"xe vdi-export uuid={disk.uuid} filename={disk.uuid}.vhd "
+        f"format=vhd"
+    )
+
+
+def _waking(vm: objects.Vm) -> str:
+    """Return what to type to let a suspended machine keep its work."""
+    return f"xe vm-resume uuid={vm.uuid}; xe vm-shutdown uuid={vm.uuid}"
+
+
+def _counted(things: collections.abc.Sized, what: str) -> str:
+    """Return a number of things, in words that fit it."""
+    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
 
 
 _MOVE_AWAY = 'move its disks to shared storage, or repeat with --yes'
@@ -137,9 +161,7 @@ def suspended(case: EjectCase) -> checks.Problems:
         yield checks.warning(
             f"the {kind} {vm.name} would lose its memory: the image "
             f"{image.name} lies on {sr.name}",
-            ''
-            if vm.is_a_snapshot
-            else f"xe vm-resume uuid={vm.uuid}; xe vm-shutdown uuid={vm.uuid}",
+            _waking(vm) if vm.is_guest else '',
             findings.at_fault(vm, image, sr),
         )
 
@@ -166,6 +188,8 @@ def iso_libraries(case: EjectCase) -> checks.Problems:
     for sr in case.leaving_srs:
         if sr.shared or 'iso' not in (sr.type, sr.content_type):
             continue
+        if sr.type == 'udev':  # a drive: its discs stay in it
+            continue
         images = case.pool.vdis_of(sr)
         users = {
             vm.name
@@ -177,7 +201,7 @@ def iso_libraries(case: EjectCase) -> checks.Problems:
         place = pbd.device_config.get('location', '') if pbd else ''
         yield checks.warning(
             f"the ISO library {sr.name} of {case.host.name} goes with it, "
-            f"with {len(images)} images"
+            f"with {_counted(images, 'image')}"
             + (
                 f" (in the drives of {findings.listed(sorted(users))})"
                 if users
