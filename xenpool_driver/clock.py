@@ -16,6 +16,13 @@ class Clock(typing.Protocol):
     def monotonic(self) -> float:
         """Return seconds that never go back."""
 
+    def boottime(self) -> float:
+        """Return seconds that never go back and count while suspended.
+
+        A virtual machine that is paused does not count them: compare with
+        :meth:`time`, too.
+        """
+
     def sleep(self, seconds: float) -> None:
         """Let ``seconds`` pass."""
 
@@ -30,6 +37,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds that never go back."""
         return time.monotonic()
+
+    def boottime(self) -> float:
+        """Return seconds that never go back and count while suspended."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def sleep(self, seconds: float) -> None:
         """Let ``seconds`` pass."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import abc
 import collections.abc
+import contextlib
 import dataclasses
 import os
 import socket
@@ -40,12 +41,19 @@ from xenpool_driver import (
 )
 
 if typing.TYPE_CHECKING:
-    from xenpool_driver.xapi import connections
+    from xenpool_driver.xapi import changes as xapi_changes
+    from xenpool_driver.xapi import client, connections
 
 LOG = log.getLogger(__name__)
 
 Observation = reconcile.Observation
 
+
+ORIGINATOR = 'xenpool-driver'
+"""What the originators of our logins begin with."""
+
+LOGINS = 'logins'
+"""Where an operation's details list its logins."""
 
 SIGHT = 60.0
 """Seconds to wait for a sight of XAPI where nothing else is waited for: a
@@ -82,6 +90,10 @@ def silent(host: str, phase: str, fraction: float | None) -> None:
 class Journal:
     """Where a running operation writes down what it is about to do.
 
+    It is the operation's permit, too (:class:`xapi.permit.Permit`): who has
+    it can change something in XAPI, as long as the operation is this
+    worker's.
+
     :ivar operation: the operation, as last written.
     :param site: what the verb works with.
     :param operation: the operation, just begun or taken over.
@@ -100,6 +112,64 @@ class Journal:
         self._site = site
         self._keeper = keeper
         self._progress = progress
+        self._logins = site.connections.logins(self)
+
+    def changes(self, door: client.Client) -> xapi_changes.PoolChanges:
+        """Return what may be changed through the master of a pool.
+
+        :param door: the way to it.
+        """
+        return self._logins.pool(door)
+
+    def local_changes(
+        self, door: client.LocalClient
+    ) -> xapi_changes.HostChanges:
+        """Return what may be changed on a host itself.
+
+        :param door: the way to it.
+        """
+        return self._logins.host(door)
+
+    @property
+    def originator(self) -> str:
+        """The name under which XAPI records the operation's logins."""
+        return f"{ORIGINATOR}/{self.operation.uuid}"
+
+    def may_send(self) -> None:
+        """Let a change be sent while the operation is surely ours.
+
+        :raises LeaseLost: it may be another worker's.
+        """
+        self._keeper.assert_held()
+
+    def logged_in(self, host: str, address: str, uuid: str) -> None:
+        """Write down a login, so that who takes over can end it.
+
+        :param host: the name of the host that gave it.
+        :param address: the host's address.
+        :param uuid: of the login's record; '' for a local one.
+        :raises LeaseLost: another worker owns the operation now.
+        """
+        login = {'host': host, 'address': address, 'uuid': uuid}
+        self.remember(logins=[*self.details.get(LOGINS, ()), login])
+
+    def remember(self, **details: typing.Any) -> None:
+        """Save what a successor needs, without a line of the story.
+
+        :param details: are merged into :attr:`details`.
+        :raises LeaseLost: another worker owns the operation now.
+        """
+        sent = self._keeper.moment()
+        self.operation = self._site.store.remember(self.operation, details)
+        self._keeper.confirm(sent)
+
+    def end_adrift(self) -> None:
+        """End the logins over which calls went that nobody answered."""
+        self._logins.end_adrift()
+
+    def end_logins(self) -> None:
+        """Log out where something was changed."""
+        self._logins.end()
 
     @property
     def details(self) -> dict[str, typing.Any]:
@@ -114,9 +184,11 @@ class Journal:
         :param details: what a successor needs to go on.
         :raises LeaseLost: another worker owns the operation now.
         """
+        sent = self._keeper.moment()
         self.operation = self._site.store.phase(
             self.operation, name, note, details
         )
+        self._keeper.confirm(sent)
         LOG.info(
             '%s %s: %s%s',
             self.operation.kind,
@@ -135,11 +207,7 @@ class Journal:
 
         :raises LeaseLost: it has.
         """
-        if self._keeper.lost:
-            raise exceptions.LeaseLost(
-                f"operation {self.operation.uuid} was taken over by another "
-                f"worker; this one stops"
-            )
+        self._keeper.check()
 
 
 class Verb(abc.ABC):
@@ -356,9 +424,9 @@ def perform(
     verb.listener = progress
     refuse_early(verb)
     verb.prepare()
+    sent = store.Moment.of(site.clock)
     operation, verb.row = _begin(verb, request_id)
-    with lease(site, operation) as keeper:
-        journal = Journal(site, operation, keeper, progress)
+    with _owned(site, operation, sent, progress) as journal:
         return _carry_out(verb, journal, verb.act)
 
 
@@ -400,12 +468,12 @@ def resume(
     :raises AggregateError: the operation has failed, as is recorded now.
     """
     site = verb.site
+    sent = store.Moment.of(site.clock)
     operation = site.store.take_over(
         operation.uuid, site.owner, site.conf.xenpool.lease_duration
     )
     verb.restore(operation.details)
-    with lease(site, operation) as keeper:
-        journal = Journal(site, operation, keeper, progress)
+    with _owned(site, operation, sent, progress) as journal:
         journal.phase('recovering', f"after {operation.phase}")
         return _carry_out(verb, journal, verb.go_on)
 
@@ -435,11 +503,25 @@ def abandon(site: Site, operation: store.Operation) -> store.Aggregate:
     )
 
 
-def lease(site: Site, operation: store.Operation) -> store.LeaseKeeper:
-    """Return the keeper that renews the operation's lease."""
-    return store.LeaseKeeper(
-        site.store, operation, site.conf.xenpool.lease_duration
-    )
+@contextlib.contextmanager
+def _owned(
+    site: Site,
+    operation: store.Operation,
+    sent: store.Moment,
+    progress: model.Progress,
+) -> collections.abc.Iterator[Journal]:
+    """Keep the operation's lease, and log out at the end.
+
+    :param operation: just begun or taken over.
+    :param sent: when that was sent to the database.
+    """
+    duration = site.conf.xenpool.lease_duration
+    with store.LeaseKeeper(site.store, operation, sent, duration) as keeper:
+        journal = Journal(site, operation, keeper, progress)
+        try:
+            yield journal
+        finally:
+            journal.end_logins()
 
 
 def refuse_early(verb: Verb) -> None:
@@ -534,6 +616,7 @@ def _watch(
     while True:
         journal.still_ours()
         began = site.clock.monotonic()
+        journal.end_adrift()
         seen, doubt = _look(verb)
         now = site.clock.monotonic()
         if seen != before:
@@ -572,6 +655,7 @@ def _finish(
     site = verb.site
     threshold = site.conf.xenpool.failure_threshold
     succeeded = settlement.outcome == 'succeeded'
+    journal.end_logins()  # what is late is not carried out afterwards
 
     def changes(row: store.Aggregate) -> store.Changes:
         own = verb.end_changes(row, settlement)

@@ -9,6 +9,7 @@ import pathlib
 import time
 import typing
 
+from tests import permits
 from tests.matrix import judge, scenarios, stage
 from xenpool_driver import driver, store
 
@@ -66,7 +67,7 @@ def designate(lab: Lab, host: str) -> None:
     """Let somebody else make a host the master, and wait for it."""
     worker, database = stage.open_driver(str(lab.stage.conf_file))
     door = worker.site.connections.coordinator_of('xen01')
-    door.designate(lab.stage.machine(host).uuid)
+    permits.changing_pool(door).designate(lab.stage.machine(host).uuid)
     worker.close()
     database.close()
     deadline = time.monotonic() + 20

@@ -10,7 +10,7 @@ import typing
 
 import pytest
 
-from tests import xe
+from tests import permits, xe
 from tests.functional import lab as labs
 from tests.matrix import mischief, scenarios
 from xenpool_driver import exceptions, model, pool_states
@@ -252,7 +252,9 @@ def test_a_host_that_was_disabled_before_stays_so(
 ) -> None:
     with labs.make(tmp_path, members=THREE, pool=THREE, guests=GUESTS) as lab:
         door = lab.driver.site.connections.client('xen01')
-        door.disable_host(lab.stage.machine('xen03').uuid)
+        permits.changing_pool(door).disable_host(
+            lab.stage.machine('xen03').uuid
+        )
 
         fail_to_move(lab)
         with pytest.raises(exceptions.AggregateError):

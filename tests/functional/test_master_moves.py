@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests import permits
 from tests.functional import lab as labs
 from tests.matrix import judge, scenarios, stage
 from xenpool_driver import exceptions, pool_states
@@ -89,7 +90,7 @@ def test_a_host_that_was_ejected_is_not_believed(lab: labs.Lab) -> None:
     labs.designate(lab, 'xen02')
     worker, database = stage.open_driver(str(lab.stage.conf_file))
     door = worker.site.connections.coordinator_of('xen02')
-    door.eject(lab.stage.machine('xen01').uuid)
+    permits.changing_pool(door).eject(lab.stage.machine('xen01').uuid)
     worker.close()
     database.close()
     deadline = time.monotonic() + 20

@@ -11,6 +11,7 @@ import typing
 
 import pytest
 
+from tests import permits
 from tests.functional import lab as labs
 from tests.matrix import judge, scenarios
 from xenpool_driver import exceptions, model, pool_states
@@ -178,7 +179,9 @@ def test_nobody_takes_over_from_whom_somebody_else_has_promoted(
 
     def promote_another(seconds: float) -> None:
         monkeypatch.undo()
-        doors.local_client('xen03').emergency_transition_to_master()
+        other = doors.logins(permits.Permit())
+        here = other.host(doors.local_client('xen03'))
+        here.emergency_transition_to_master()
         sleep(seconds)
 
     monkeypatch.setattr(clock, 'sleep', promote_another)

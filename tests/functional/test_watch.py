@@ -15,6 +15,7 @@ import time
 
 import pytest
 
+from tests import permits
 from tests.functional import lab as labs
 from tests.matrix import scenarios, stage
 from xenpool_driver import conf as config
@@ -158,7 +159,9 @@ def test_hosts_that_come_and_go_are_told(lab: labs.Lab) -> None:
         ear.wait('joined', 'xen04')
         ear.wait('enabled', 'xen04')
         master = lab.driver.site.connections.client('xen01')
-        master.disable_host(lab.stage.machine('xen02').uuid)
+        permits.changing_pool(master).disable_host(
+            lab.stage.machine('xen02').uuid
+        )
         ear.wait('disabled', 'xen02')
         lab.driver.remove_from_aggregate(
             None, lab.row, 'xen03', allow_data_loss=True

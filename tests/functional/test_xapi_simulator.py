@@ -9,8 +9,9 @@ import time
 
 import pytest
 
+from tests import permits
 from xenpool_driver import conf, exceptions, pool_states, simulator
-from xenpool_driver.xapi import client, connections, tasks
+from xenpool_driver.xapi import changes, client, connections, tasks
 
 CLOCK_SCALE = 60.0
 
@@ -25,6 +26,11 @@ class FastClock:
 
     @staticmethod
     def monotonic() -> float:
+        """Return seconds."""
+        return time.monotonic()
+
+    @staticmethod
+    def boottime() -> float:
         """Return seconds."""
         return time.monotonic()
 
@@ -84,12 +90,17 @@ def until(
         CLOCK.sleep(1.0)
 
 
+def changing(door: client.Client) -> changes.PoolChanges:
+    """Return what may be changed through a master."""
+    return permits.changing_pool(door, CLOCK)
+
+
 def join(doors: connections.Connections, joiner: str, master: str) -> str:
     """Join a host to the pool of another; return its uuid."""
     target = doors.client(master)
     door = doors.client(joiner)
     _, uuid = door.this_host()
-    task = door.join(target.address, 'root', 'xenroot')
+    task = changing(door).join(target.address, 'root', 'xenroot')
     status = client.wait(task, CLOCK, 60, 1)
     assert status.state is tasks.TaskState.SUCCESS
 
@@ -111,10 +122,10 @@ def test_life_of_a_pool(
 ) -> None:
     first, second, third = (host.name for host in simulation.hosts)
     master = doors.client(first)
-    master.set_pool_name('blue')
-    master.add_pool_other_config(pool_states.OWNER_KEY, 'mine')
+    changing(master).set_pool_name('blue')
+    changing(master).add_pool_other_config(pool_states.OWNER_KEY, 'mine')
     with pytest.raises(exceptions.XapiRefused) as taken:
-        master.add_pool_other_config(pool_states.OWNER_KEY, 'yours')
+        changing(master).add_pool_other_config(pool_states.OWNER_KEY, 'yours')
     assert taken.value.code == 'MAP_DUPLICATE_KEY'
     pool = master.pool()
     assert pool.name_label == 'blue'
@@ -131,7 +142,12 @@ def test_life_of_a_pool(
     assert doors.coordinator_of(third).name == first
     assert doors.local_client(third).is_in_emergency_mode() is False
 
-    client.wait(master.designate(uuids[second]), CLOCK, 60, 1)
+    client.wait(
+        changing(master).designate(uuids[second]),
+        CLOCK,
+        60,
+        1,
+    )
     address = doors.access(second).address
     until(
         lambda: (
@@ -144,12 +160,12 @@ def test_life_of_a_pool(
     assert found.name == second
     until(lambda: all(host.enabled for host in found.hosts()))
 
-    client.wait(found.eject(uuids[third]), CLOCK, 60, 1)
+    client.wait(changing(found).eject(uuids[third]), CLOCK, 60, 1)
     until(lambda: found.host(uuids[third]) is None)
     until(lambda: doors.member_view(third) == '')
     assert doors.client(third).pool().uuid != pool.uuid
     assert doors.find_coordinator(uuids, pool.uuid).name == second
-    found.remove_pool_other_config(pool_states.OWNER_KEY)
+    changing(found).remove_pool_other_config(pool_states.OWNER_KEY)
     assert pool_states.OWNER_KEY not in found.pool().other_config
 
 
@@ -210,7 +226,7 @@ def test_task_of_a_restarted_joiner_is_lost(
     simulation: simulator.Simulation, doors: connections.Connections
 ) -> None:
     first, second, _ = (host.name for host in simulation.hosts)
-    task = doors.client(second).join(
+    task = changing(doors.client(second)).join(
         doors.access(first).address, 'root', 'xenroot'
     )
     until(lambda: task.status().state is tasks.TaskState.LOST)
@@ -229,7 +245,7 @@ def test_join_whose_answer_is_lost_is_sent_once(
     joiner = doors.client(second)
     simulation.faults.drop('pool.join', after=after, times=None)
     with pytest.raises(exceptions.XapiOutcomeUnknown):
-        joiner.join(doors.access(first).address, 'root', 'xenroot')
+        changing(joiner).join(doors.access(first).address, 'root', 'xenroot')
     assert simulation.faults.counts().get('pool.join', 0) == int(after)
 
 
@@ -238,7 +254,7 @@ def test_restarted_toolstack_is_logged_in_to_again_for_reads(
 ) -> None:
     host = simulation.hosts[0]
     door = doors.client(host.name)
-    door.write('host.restart_agent', door.this_host()[0])
+    changing(door).write('host.restart_agent', door.this_host()[0])
     until(lambda: not is_old(simulation, door))
     assert door.this_host()[1] == host.uuid
 

@@ -7,6 +7,7 @@ import collections.abc
 import dataclasses
 import typing
 
+from tests import permits
 from xenpool_driver import driver, pool_states, store
 from xenpool_driver.simulator import mishaps
 
@@ -150,8 +151,9 @@ def switch_ha_on(where: stage.Stage) -> None:
         door = worker.site.connections.client(where.scenario.members[0])
         srs = door.records('SR')['SR'].values()
         [shared] = [sr['uuid'] for sr in srs if sr['name_label'] == 'nfs1']
-        door.enable_ha([shared], HA_TIMEOUT)
-        door.set_ha_tolerance(TOLERANCE)
+        changes = permits.changing_pool(door, worker.site.clock)
+        changes.enable_ha([shared], HA_TIMEOUT)
+        changes.set_ha_tolerance(TOLERANCE)
     finally:
         worker.close()
         database.close()

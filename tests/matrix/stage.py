@@ -61,6 +61,10 @@ class FastClock:
         """Return simulated seconds."""
         return time.monotonic() * SCALE
 
+    def boottime(self) -> float:
+        """Return seconds that leases count, ahead like the calendar."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) + self.ahead
+
     def sleep(self, seconds: float) -> None:
         """Let simulated seconds pass."""
         time.sleep(seconds / SCALE)

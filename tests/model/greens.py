@@ -84,6 +84,10 @@ class Hub(clock.Clock):
         """Return seconds that never go back, as ``xenpool_driver.clock``."""
         return self._time
 
+    def boottime(self) -> float:
+        """Return the same, as ``xenpool_driver.clock``."""
+        return self._time
+
     def call_later(
         self,
         seconds: float,

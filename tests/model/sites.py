@@ -44,6 +44,9 @@ HOSTS = tuple(f'xen{number:02}' for number in range(1, 7))
 POOLS = ('rack1', 'rack2')
 LEASE = 60.0
 
+HOUSEKEEPING = ('session.', 'task.')
+"""How the names of calls begin that change nothing of a pool."""
+
 UNCHANGING = ('get_', 'has_', 'is_', 'local_', 'assert_')
 """How the names of calls begin that change nothing."""
 
@@ -327,7 +330,7 @@ class Site:
     def _witness(self, host: str, call: faults.Call) -> None:
         """Note which operation had a host carry out a changing call."""
         _, _, verb = call.name.partition('.')
-        if call.name.startswith('session.') or verb.startswith(UNCHANGING):
+        if call.name.startswith(HOUSEKEEPING) or verb.startswith(UNCHANGING):
             return
         if call.name == 'pool.emergency_transition_to_master':
             self.promoted.append(host)

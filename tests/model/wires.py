@@ -95,6 +95,7 @@ class Wires:
         process = target.process
         if process is None or machine.HTTPS not in process.sockets:
             raise transport.ExchangeError(ConnectionRefusedError(), CONNECT)
+        wire.assert_may_send()
         call = _Served(target, method, list(params))
         hub.spawn(call.run, owner=target)
 

@@ -60,6 +60,14 @@ class Store(core.Store):
         )
         return written
 
+    def remember(
+        self, operation: store.Operation, *args: typing.Any
+    ) -> store.Operation:
+        written: store.Operation = self._worker.write(
+            'remember', lambda: core.Store.remember(self, operation, *args)
+        )
+        return written
+
     def finish(
         self, operation: store.Operation, *args: typing.Any
     ) -> store.Aggregate:
@@ -181,6 +189,10 @@ class _Clock:
 
     def monotonic(self) -> float:
         """Return seconds that never go back."""
+        return self._hub.now()
+
+    def boottime(self) -> float:
+        """Return the same."""
         return self._hub.now()
 
     def sleep(self, seconds: float) -> None:

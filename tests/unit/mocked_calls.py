@@ -58,6 +58,8 @@ def script(host: mocked_pool.Host) -> None:
     host.session.slave_local_login_with_password.side_effect = (
         lambda user, password: _local_login(host, password)
     )
+    api.session.get_uuid.side_effect = lambda _: f"login-{host.name}"
+    api.session.get_by_uuid.side_effect = lambda uuid: _no_login(uuid)
     api.session.get_this_host.side_effect = lambda _: _served(host).ref
     api.pool.get_all.side_effect = lambda: list(_served(host).raw['pool'])
     api.host.get_servertime.side_effect = lambda _: '20270115T08:00:00Z'
@@ -99,6 +101,10 @@ def _local_login(host: mocked_pool.Host, password: str) -> str:
     if password != PASSWORD:
         raise failure('SESSION_AUTHENTICATION_FAILED', 'root', 'wrong')
     return str(host.session.handle)
+
+
+def _no_login(uuid: str) -> typing.NoReturn:
+    raise failure('UUID_INVALID', 'session', uuid)
 
 
 def _by_uuid(host: mocked_pool.Host, cls: str, uuid: str) -> str:
@@ -273,13 +279,13 @@ _EFFECTS: dict[str, typing.Callable[..., object]] = {
     'pool.remove_from_other_config': lambda host, _, key: host.pool[
         'other_config'
     ].pop(key, None),
-    'pool.set_ha_host_failures_to_tolerate': lambda host, _, number: (
+    'Async.pool.set_ha_host_failures_to_tolerate': lambda host, _, number: (
         host.pool.update(ha_host_failures_to_tolerate=number)
     ),
     'pool.emergency_transition_to_master': _promote,
-    'host.enable': _enable(True),
-    'host.disable': _enable(False),
-    'host.destroy': _destroy,
+    'Async.host.enable': _enable(True),
+    'Async.host.disable': _enable(False),
+    'Async.host.destroy': _destroy,
     'Async.pool.join': _join,
     'Async.pool.join_force': _join,
     'Async.pool.eject': _eject,

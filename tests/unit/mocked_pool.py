@@ -53,6 +53,10 @@ class Clock:
         """Return seconds."""
         return self.now
 
+    def boottime(self) -> float:
+        """Return seconds."""
+        return self.now
+
     def later(
         self, seconds: float, happen: typing.Callable[[], object]
     ) -> None:
@@ -326,5 +330,7 @@ def _new_database() -> bytes:
 
 
 def _is_read(method: str) -> bool:
-    *_, last = method.split('.')
+    *cls, last = method.split('.')
+    if cls in (['session'], ['task']):
+        return True
     return last.startswith(('get_', 'is_', 'local_assert')) or 'log' in last

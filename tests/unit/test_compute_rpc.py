@@ -298,6 +298,9 @@ class EndingClock:
     def monotonic(self) -> float:
         return 0.0
 
+    def boottime(self) -> float:
+        return 0.0
+
     def sleep(self, seconds: float) -> None:
         assert self.compute.operation is not None
         outcome = self.compute.outcome or ''

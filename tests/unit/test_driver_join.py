@@ -386,7 +386,7 @@ def test_the_tolerance_is_put_back_where_it_was_lost(
 
     plugin.add_to_aggregate(None, row, 'xen02', suspend_ha=True)
 
-    setter = world['xen01'].api.pool.set_ha_host_failures_to_tolerate
+    setter = world['xen01'].api.Async.pool.set_ha_host_failures_to_tolerate
     assert setter.call_args.args[1] == '1'
 
 

@@ -118,7 +118,7 @@ def test_a_host_is_enabled_again_as_soon_as_the_master_answers(
 ) -> None:
     row = mocked_pool.formed(world, plugin)
     world.failing['Async.pool.eject'] = ['HOST_HAS_RESIDENT_VMS']
-    enable = world['xen01'].api.host.enable
+    enable = world["xen01"].api.Async.host.enable
     enabling = enable.side_effect
     booting = [mocked_pool.failure('HOST_STILL_BOOTING')]
 
@@ -414,7 +414,7 @@ def test_a_host_is_drained_before_it_leaves(
     plugin.remove_from_aggregate(None, row, 'xen03', drain=True)
 
     assert world.changes() == [
-        'xen01 host.disable',
+        'xen01 Async.host.disable',
         'xen01 Async.host.evacuate',
         'xen01 Async.pool.eject',
     ]
@@ -481,7 +481,7 @@ def test_a_dead_member_is_forgotten_when_asked(
 
     assert row.hosts == ['xen01', 'xen02']
     assert 'xen03' not in row.metadata
-    assert world.changes() == ['xen01 host.destroy']
+    assert world.changes() == ['xen01 Async.host.destroy']
     assert mocked_pool.stories(plugin, row)[-1] == (
         'forget',
         'xen03',

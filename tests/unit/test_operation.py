@@ -18,6 +18,7 @@ from xenpool_driver import (
     store,
 )
 from xenpool_driver.store import core
+from xenpool_driver.xapi import connections
 
 Observation = reconcile.Observation
 
@@ -32,6 +33,9 @@ class ManualClock:
         return self.now
 
     def monotonic(self) -> float:
+        return self.now
+
+    def boottime(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
@@ -125,8 +129,8 @@ def site(
     with core.Store(
         f"sqlite:///{tmp_path / 'xenpool.db'}", clock=time
     ) as database:
-        connections: typing.Any = None
-        yield operation.Site(conf, database, connections, time)
+        doors = connections.Connections({}, time)
+        yield operation.Site(conf, database, doors, time)
 
 
 def make(

@@ -13,7 +13,9 @@ from unittest import mock
 import pytest
 import XenAPI
 
+from tests import permits
 from xenpool_driver import conf, exceptions, snapshot
+from xenpool_driver.xapi import changes as xapi_changes
 from xenpool_driver.xapi import client, connections, tasks
 
 OTHER = 'OpaqueRef:other'
@@ -31,6 +33,10 @@ class Clock:
         return self.now
 
     def monotonic(self) -> float:
+        """Return seconds."""
+        return self.now
+
+    def boottime(self) -> float:
         """Return seconds."""
         return self.now
 
@@ -68,19 +74,26 @@ def door(xapi: mock.MagicMock, clock: Clock) -> client.Client:
     return doors.client('xen01')
 
 
+@pytest.fixture
+def changes(
+    door: client.Client, xapi: mock.MagicMock, clock: Clock
+) -> xapi_changes.PoolChanges:
+    return permits.changing_pool(door, clock, lambda url, transport: xapi)
+
+
 def task_record(status: str, **fields: typing.Any) -> dict[str, typing.Any]:
     return {'status': status, 'progress': 0.5, 'error_info': [], **fields}
 
 
 def test_join_is_asynchronous_and_hands_the_password_over(
-    door: client.Client, xapi: mock.MagicMock
+    changes: xapi_changes.PoolChanges, xapi: mock.MagicMock
 ) -> None:
-    task = door.join('192.0.2.9', 'admin', 'theirs')
+    task = changes.join('192.0.2.9', 'admin', 'theirs')
     xapi.xenapi.Async.pool.join.assert_called_once_with(
         '192.0.2.9', 'admin', 'theirs'
     )
     assert task.ref == xapi.xenapi.Async.pool.join.return_value
-    door.join('192.0.2.9', 'admin', 'theirs', force=True)
+    changes.join('192.0.2.9', 'admin', 'theirs', force=True)
     xapi.xenapi.Async.pool.join_force.assert_called_once_with(
         '192.0.2.9', 'admin', 'theirs'
     )
@@ -92,15 +105,19 @@ def test_join_is_asynchronous_and_hands_the_password_over(
         ('eject', 'Async.pool.eject'),
         ('designate', 'Async.pool.designate_new_master'),
         ('evacuate', 'Async.host.evacuate'),
-        ('disable_host', 'host.disable'),
-        ('enable_host', 'host.enable'),
-        ('destroy_host', 'host.destroy'),
+        ('disable_host', 'Async.host.disable'),
+        ('enable_host', 'Async.host.enable'),
+        ('destroy_host', 'Async.host.destroy'),
     ],
 )
 def test_verbs_about_a_host_name_it_by_reference(
-    door: client.Client, xapi: mock.MagicMock, verb: str, call: str
+    changes: xapi_changes.PoolChanges,
+    xapi: mock.MagicMock,
+    verb: str,
+    call: str,
 ) -> None:
-    getattr(door, verb)('uuid-2')
+    xapi.xenapi.task.get_record.return_value = task_record('success')
+    getattr(changes, verb)('uuid-2')
     xapi.xenapi.host.get_by_uuid.assert_called_once_with('uuid-2')
     made = xapi.xenapi
     for part in call.split('.'):
@@ -109,47 +126,49 @@ def test_verbs_about_a_host_name_it_by_reference(
 
 
 def test_verbs_about_the_pool(
-    door: client.Client, xapi: mock.MagicMock
+    changes: xapi_changes.PoolChanges, xapi: mock.MagicMock
 ) -> None:
-    door.set_pool_name('blue')
-    door.add_pool_other_config('k', 'v')
-    door.remove_pool_other_config('k')
-    door.set_ha_tolerance(2)
+    xapi.xenapi.task.get_record.return_value = task_record('success')
+    changes.set_pool_name('blue')
+    changes.add_pool_other_config('k', 'v')
+    changes.remove_pool_other_config('k')
+    changes.set_ha_tolerance(2)
     pool, ref = xapi.xenapi.pool, 'OpaqueRef:pool'
     pool.set_name_label.assert_called_once_with(ref, 'blue')
     pool.add_to_other_config.assert_called_once_with(ref, 'k', 'v')
     pool.remove_from_other_config.assert_called_once_with(ref, 'k')
-    pool.set_ha_host_failures_to_tolerate.assert_called_once_with(ref, '2')
-    door.recover_slaves()
-    xapi.xenapi.Async.pool.recover_slaves.assert_called_once_with()
+    changes.recover_slaves()
+    later = xapi.xenapi.Async.pool
+    later.set_ha_host_failures_to_tolerate.assert_called_once_with(ref, '2')
+    later.recover_slaves.assert_called_once_with()
 
 
 def test_taken_key_is_refused(
-    door: client.Client, xapi: mock.MagicMock
+    changes: xapi_changes.PoolChanges, xapi: mock.MagicMock
 ) -> None:
     xapi.xenapi.pool.add_to_other_config.side_effect = XenAPI.Failure(
         ['MAP_DUPLICATE_KEY', 'pool', 'other_config', 'ref', 'k']
     )
     with pytest.raises(exceptions.XapiRefused) as caught:
-        door.add_pool_other_config('k', 'v')
+        changes.add_pool_other_config('k', 'v')
     assert caught.value.code == 'MAP_DUPLICATE_KEY'
 
 
 def test_long_calls_return_when_their_task_has_ended(
-    door: client.Client, xapi: mock.MagicMock, clock: Clock
+    changes: xapi_changes.PoolChanges, xapi: mock.MagicMock, clock: Clock
 ) -> None:
     statuses = xapi.xenapi.task.get_record
     calls: list[collections.abc.Callable[[], None]] = [
-        lambda: door.vm_shutdown('vm'),
-        lambda: door.vm_start('vm'),
-        lambda: door.vm_start('vm', 'uuid-2'),
-        lambda: door.enable_ha(['sr'], {'timeout': '60'}),
-        door.disable_ha,
+        lambda: changes.vm_shutdown('vm'),
+        lambda: changes.vm_start('vm'),
+        lambda: changes.vm_start('vm', 'uuid-2'),
+        lambda: changes.enable_ha(['sr'], {'timeout': '60'}),
+        changes.disable_ha,
     ]
     for call in calls:
         statuses.side_effect = [task_record('pending'), task_record('success')]
         call()
-    assert clock.slept == [client.POLL] * 5
+    assert clock.slept == [xapi_changes.POLL] * 5
     later = xapi.xenapi.Async
     later.VM.clean_shutdown.assert_called_once_with('OpaqueRef:vm')
     later.VM.start.assert_called_once_with('OpaqueRef:vm', False, False)
@@ -163,13 +182,13 @@ def test_long_calls_return_when_their_task_has_ended(
 
 
 def test_long_calls_raise_what_their_task_failed_with(
-    door: client.Client, xapi: mock.MagicMock
+    changes: xapi_changes.PoolChanges, xapi: mock.MagicMock
 ) -> None:
     xapi.xenapi.task.get_record.return_value = task_record(
         'failure', error_info=['VM_BAD_POWER_STATE', 'vm', 'running', 'halted']
     )
     with pytest.raises(exceptions.XapiRefused) as caught:
-        door.vm_shutdown('vm')
+        changes.vm_shutdown('vm')
     assert caught.value.params == ('vm', 'running', 'halted')
 
 
@@ -368,8 +387,11 @@ def test_local_client_makes_emergency_calls(xapi: mock.MagicMock) -> None:
     xapi.slave_local_login_with_password.assert_called_once_with('root', 'pw')
     xapi.xenapi.host.is_in_emergency_mode.return_value = True
     assert local.is_in_emergency_mode()
-    local.emergency_transition_to_master()
-    local.emergency_reset_master('192.0.2.9')
+    permit = permits.Permit()
+    changes = doors.logins(permit).host(local)
+    changes.emergency_transition_to_master()
+    changes.emergency_reset_master('192.0.2.9')
+    assert permit.logins == [('xen01', '192.0.2.1', '')]
     pool = xapi.xenapi.pool
     pool.emergency_transition_to_master.assert_called_once_with()
     pool.emergency_reset_master.assert_called_once_with('192.0.2.9')
@@ -384,8 +406,8 @@ def test_local_client_makes_emergency_calls(xapi: mock.MagicMock) -> None:
 
 
 @pytest.fixture
-def task(door: client.Client) -> client.Task:
-    return door.eject('uuid-2')
+def task(changes: xapi_changes.PoolChanges) -> client.Task:
+    return changes.eject('uuid-2')
 
 
 @pytest.mark.parametrize(

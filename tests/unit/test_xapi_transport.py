@@ -15,6 +15,7 @@ import typing
 import pytest
 import trustme
 
+from tests import permits
 from tests.unit import scripted_host
 from xenpool_driver import exceptions
 from xenpool_driver.xapi import session, transport
@@ -75,7 +76,7 @@ def test_call_that_is_cut_off_is_carried_out_once(
     host: scripted_host.ScriptedHost,
 ) -> None:
     host.answers['Async.pool.join'] = fail(scripted_host.Drop())
-    home = session.HostSession(host.access())
+    home = permits.home(host.access())
     with pytest.raises(exceptions.XapiOutcomeUnknown, match='carried out'):
         home.change('Async.pool.join', '127.0.0.1', 'root', 'x')
     assert host.count('Async.pool.join') == 1
@@ -85,7 +86,7 @@ def test_call_after_idle_connections_died_is_carried_out_once(
     host: scripted_host.ScriptedHost,
 ) -> None:
     host.answers['pool.set_name_label'] = lambda *args: ''
-    home = session.HostSession(host.access())
+    home = permits.home(host.access())
     home.read('pool.get_all')
     host.cut()
     home.change('pool.set_name_label', 'OpaqueRef:pool', 'a')
@@ -106,7 +107,7 @@ def test_reads_share_a_connection_and_changes_do_not(
     host: scripted_host.ScriptedHost,
 ) -> None:
     host.answers['pool.set_name_label'] = lambda *args: ''
-    home = session.HostSession(host.access())
+    home = permits.home(host.access())
     for _ in range(5):
         home.read('pool.get_all')
     assert host.connections == 1
@@ -160,7 +161,7 @@ def test_silence_after_a_change_leaves_its_outcome_open(
     host: scripted_host.ScriptedHost,
 ) -> None:
     host.answers['Async.pool.eject'] = fail(scripted_host.Silence())
-    home = session.HostSession(host.access(read_timeout=0.2))
+    home = permits.home(host.access(read_timeout=0.2))
     with pytest.raises(exceptions.XapiOutcomeUnknown, match='no answer'):
         home.change('Async.pool.eject', 'OpaqueRef:host')
     assert host.count('Async.pool.eject') == 1
@@ -204,7 +205,7 @@ def test_nothing_was_sent_when_nobody_listens() -> None:
     with host:
         access = host.access(url=f"http://{address}:{port}")
     with pytest.raises(exceptions.XapiUnavailable, match='refuses'):
-        session.HostSession(access).change('Async.pool.eject', 'x')
+        permits.home(access).change('Async.pool.eject', 'x')
 
 
 def test_nothing_was_sent_when_tls_never_answers(
@@ -215,7 +216,7 @@ def test_nothing_was_sent_when_tls_never_answers(
         access = host.access(
             url=f"https://{address}:{port}", connect_timeout=0.2
         )
-        home = session.HostSession(access)
+        home = permits.home(access)
         with pytest.raises(exceptions.XapiUnavailable, match='no connection'):
             home.change('Async.pool.eject', 'OpaqueRef:host')
 
@@ -238,7 +239,7 @@ def test_host_that_accepts_no_connection_is_unavailable(
             url=f"http://{address}:{port}", connect_timeout=0.2
         )
         with pytest.raises(exceptions.XapiUnavailable, match='no connection'):
-            session.HostSession(access).change('Async.pool.eject', 'x')
+            permits.home(access).change('Async.pool.eject', 'x')
     finally:
         for one in (*waiting, full):
             one.close()
@@ -260,7 +261,7 @@ def test_certificate_of_the_configured_authority_is_accepted(
 def test_certificate_of_no_known_authority_is_refused(
     secured: Secured,
 ) -> None:
-    home = session.HostSession(secured.host.access())
+    home = permits.home(secured.host.access())
     with pytest.raises(exceptions.XapiUnavailable) as caught:
         home.change('Async.pool.eject', 'OpaqueRef:host')
     assert 'certificate_fingerprint' in str(caught.value)
@@ -308,7 +309,7 @@ def test_plain_text_at_the_tls_port_is_unavailable(
 ) -> None:
     access = host.access(url=host.url.replace('http:', 'https:'))
     with pytest.raises(exceptions.XapiUnavailable, match='TLS'):
-        session.HostSession(access).change('Async.pool.eject', 'x')
+        permits.home(access).change('Async.pool.eject', 'x')
     assert host.calls == []
 
 
@@ -316,7 +317,7 @@ def test_tls_connection_that_is_cut_off_is_one_execution(
     secured: Secured, ca_file: str
 ) -> None:
     secured.host.answers['Async.pool.join'] = fail(scripted_host.Drop())
-    home = session.HostSession(secured.host.access(ca_file=ca_file))
+    home = permits.home(secured.host.access(ca_file=ca_file))
     with pytest.raises(exceptions.XapiOutcomeUnknown):
         home.change('Async.pool.join', '127.0.0.1', 'root', 'x')
     assert secured.host.count('Async.pool.join') == 1
@@ -350,7 +351,7 @@ def test_answer_that_is_not_xapis(
 ) -> None:
     host.answers['pool.get_all'] = fail(answer)
     host.answers['Async.pool.eject'] = fail(answer)
-    home = session.HostSession(host.access())
+    home = permits.home(host.access())
     with pytest.raises(exceptions.XapiUnavailable):
         home.read('pool.get_all')
     with pytest.raises(exceptions.XapiOutcomeUnknown):
@@ -364,6 +365,6 @@ def test_server_that_looks_at_no_call(
 ) -> None:
     answer = scripted_host.Raw(b'', status)
     host.answers['Async.pool.eject'] = fail(answer)
-    home = session.HostSession(host.access())
+    home = permits.home(host.access())
     with pytest.raises(exceptions.XapiUnavailable, match=str(status)):
         home.change('Async.pool.eject', 'OpaqueRef:host')

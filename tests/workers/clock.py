@@ -21,6 +21,10 @@ class FastClock:
         """Return simulated seconds."""
         return time.monotonic() * SCALE
 
+    def boottime(self) -> float:
+        """Return seconds that leases count."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
     def sleep(self, seconds: float) -> None:
         """Let simulated seconds pass."""
         time.sleep(seconds / SCALE)

@@ -167,7 +167,6 @@ def settle(yard: yards.Yard, lease: float) -> None:
     plugin = driver.XenAPIPoolDriver(
         conf=conf, database=yard.store, time=clock.FastClock()
     )
-    plugin.site.connections._originator = plugin.site.owner
     time.sleep(lease)
     for row in yard.store.list_aggregates():
         plugin.recover_aggregate(None, row)

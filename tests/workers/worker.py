@@ -114,9 +114,6 @@ class Worker:
         self._driver = driver.XenAPIPoolDriver(
             conf=conf, database=self._store, time=clock.FastClock()
         )
-        site = self._driver.site
-        # The hosts note who called them.
-        site.connections._originator = site.owner
         self._hosts = config.known_hosts(conf)
         self._names = names
         self._random = random.Random(seed)

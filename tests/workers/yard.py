@@ -7,7 +7,7 @@ import collections
 import collections.abc
 import contextlib
 import pathlib
-import time
+import threading
 import typing
 
 from tests import seen
@@ -30,30 +30,23 @@ OPTIONS: dict[str, typing.Any] = {
 }
 
 
-class Change(typing.NamedTuple):
-    """A call that changes something, as a host carries it out.
-
-    :ivar at: when; seconds since 1970.
-    :ivar worker: who made it.
-    """
-
-    at: float
-    worker: str
-    words: tuple[str, ...]
-
-
 class Yard:
     """The hosts, and the database of the workers.
 
     The judge of the model (``tests/model/judge.py``) judges it as well.
 
+    :ivar executed: the changing calls of each operation, by its uuid: the
+        logins that they were made over name it.
     :param lab: the hosts.
     :param path: the workers' configuration.
     """
 
     def __init__(self, lab: simulator.Simulation, path: pathlib.Path) -> None:
         self._lab = lab
-        self._changes: list[Change] = []
+        self._lock = threading.Lock()
+        self.executed: dict[str, collections.Counter[tuple[str, ...]]] = (
+            collections.defaultdict(collections.Counter)
+        )
         self.path = path
         self.store = store.open_store(config.load([str(path)]))
         lab.faults.witness = self._witness
@@ -70,40 +63,18 @@ class Yard:
     def _witness(self, host: str, call: typing.Any) -> None:
         """Note who had a host carry out a call that changes something."""
         _, _, verb = call.name.partition('.')
-        if call.name.startswith('session.') or verb.startswith(
+        if call.name.startswith(sites.HOUSEKEEPING) or verb.startswith(
             sites.UNCHANGING
         ):
             return
         try:
-            worker = call.originator
+            originator = call.originator
         except errors.ApiError:
-            worker = ''
+            originator = ''
+        operation = originator.partition('/')[2] or 'nobody'
         words = (call.name, *map(str, call.args), f'@{host}')
-        self._changes.append(Change(time.time(), worker, words))
-
-    @property
-    def executed(self) -> dict[str, collections.Counter[tuple[str, ...]]]:
-        """The changing calls of each operation, by its uuid.
-
-        A worker does one thing after the other: what it had done belongs to
-        the last operation that it had begun, or taken over, by then.
-        """
-        begun: dict[str, list[tuple[float, str]]] = {}
-        for one in self.operations():
-            for line in self.store.phases(one.uuid):
-                begun.setdefault(line.owner, []).append((line.at, one.uuid))
-        executed: dict[str, collections.Counter[tuple[str, ...]]] = (
-            collections.defaultdict(collections.Counter)
-        )
-        for change in self._changes:
-            before = [
-                told
-                for told in begun.get(change.worker, ())
-                if told[0] <= change.at
-            ]
-            tag = max(before)[1] if before else 'nobody'
-            executed[tag][change.words] += 1
-        return executed
+        with self._lock:
+            self.executed[operation][words] += 1
 
     def operations(self) -> list[store.Operation]:
         """Return all operations, oldest first."""

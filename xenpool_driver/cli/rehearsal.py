@@ -106,6 +106,10 @@ class Time:
         """Return simulated seconds."""
         return self._clock.now()
 
+    def boottime(self) -> float:
+        """Return simulated seconds."""
+        return self._clock.now()
+
     def sleep(self, seconds: float) -> None:
         """Let ``seconds`` (simulated) pass."""
         self._clock.sleep(seconds)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import typing
 
 from xenpool_driver import clock as clocks
-from xenpool_driver.store.lease import LeaseKeeper
+from xenpool_driver.store.lease import LeaseKeeper, Moment, margin
 from xenpool_driver.store.records import (
     Aggregate,
     Changes,
@@ -32,9 +32,11 @@ __all__ = [
     'Aggregate',
     'Changes',
     'LeaseKeeper',
+    'Moment',
     'Operation',
     'Phase',
     'Store',
+    'margin',
     'migrate',
     'open_store',
     'version',

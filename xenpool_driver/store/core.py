@@ -174,6 +174,29 @@ class Store(shelf.Shelf):
 
         return self._database.write(work)
 
+    def remember(
+        self,
+        operation: records.Operation,
+        details: collections.abc.Mapping[str, typing.Any],
+    ) -> records.Operation:
+        """Write down what who takes over must know; extend the lease.
+
+        :param details: merged into the operation's.
+        :raises LeaseLost: the operation is not this worker's any more.
+        """
+
+        def work(connection: sa.Connection) -> records.Operation:
+            held = journal.hold(connection, operation)
+            new = dataclasses.replace(
+                held,
+                details={**held.details, **details},
+                lease_expires=self._database.time(connection) + held.lease,
+            )
+            journal.save(connection, new)
+            return new
+
+        return self._database.write(work)
+
     def renew(
         self, operation: records.Operation, lease: float
     ) -> records.Operation:

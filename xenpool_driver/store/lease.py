@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import typing
@@ -15,6 +16,44 @@ LOG = logging.getLogger(__name__)
 
 PARTS = 3
 """Renewals in the time of one lease: two may fail before it runs out."""
+
+
+MARGIN = 1 / 6
+"""The part of a lease, its last, in which nothing is sent any more: what is
+sent just before must have arrived when the lease ends."""
+
+
+def margin(lease: float) -> float:
+    """Return the seconds before a lease's end in which nothing is sent.
+
+    :param lease: seconds for which a renewal holds.
+    """
+    return lease * MARGIN
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """A moment, by both clocks that count while a process does not run.
+
+    :ivar boot: seconds of ``CLOCK_BOOTTIME``. They go on while the process
+        is stopped and while the machine is suspended, but not while a
+        virtual machine is paused.
+    :ivar wall: seconds since 1970. They can be set, but are also set right
+        when a paused virtual machine goes on.
+    """
+
+    boot: float
+    wall: float
+
+    @classmethod
+    def of(cls, clock: clocks.Clock) -> Moment:
+        """Return this moment."""
+        return cls(clock.boottime(), clock.time())
+
+    def age(self, clock: clocks.Clock) -> float:
+        """Return the seconds since then, by the clock that counted more."""
+        now = Moment.of(clock)
+        return max(now.boot - self.boot, now.wall - self.wall)
 
 
 class Renewer(typing.Protocol):
@@ -40,8 +79,14 @@ class LeaseKeeper:
     not be reached until the lease ran out, the lease is :attr:`lost`: the
     keeper stops for good, and so should its worker.
 
+    Between two renewals a worker may stand still, with its keeper, for as
+    long as another one needs to take the operation over. So each change asks
+    :meth:`assert_held` right before it is sent. What counts is when the last
+    renewal that was confirmed was *sent*: its answer may have come late.
+
     :param store: renews.
     :param operation: the operation, begun or taken over by this worker.
+    :param sent: when that was sent to the database.
     :param lease: seconds; None for the operation's own.
     """
 
@@ -49,15 +94,14 @@ class LeaseKeeper:
         self,
         store: Renewer,
         operation: records.Operation,
+        sent: Moment,
         lease: float | None = None,
     ) -> None:
         self._store = store
         self._operation = operation
         self._lease = operation.lease if lease is None else lease
-        # Not the wall clock: it may be set back while we hold the lease.
-        self._held_until = store.clock.monotonic() + max(
-            0.0, operation.lease_expires - store.clock.time()
-        )
+        self._sent = sent
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._lost = threading.Event()
         self._reason = ''
@@ -90,6 +134,38 @@ class LeaseKeeper:
         if self.lost:
             raise exceptions.LeaseLost(self._reason)
 
+    def moment(self) -> Moment:
+        """Return this moment, for :meth:`confirm`."""
+        return Moment.of(self._store.clock)
+
+    def confirm(self, sent: Moment) -> None:
+        """Hear that the database has renewed the lease.
+
+        :param sent: when it was asked to.
+        """
+        with self._lock:
+            if sent.boot >= self._sent.boot:
+                self._sent = sent
+
+    def assert_held(self) -> None:
+        """Go on only while no other worker can have the operation.
+
+        :raises LeaseLost: it is lost, or was not renewed lately.
+        """
+        self.check()
+        age = self._age()
+        if age >= self._lease - margin(self._lease):
+            raise exceptions.LeaseLost(
+                f"the lease of operation {self._operation.uuid} was last "
+                f"renewed {age:.0f} s ago and holds for {self._lease:g} s, so "
+                f"another worker may have settled it; nothing more is sent; "
+                f"see: xenpool operation show {self._operation.uuid}"
+            )
+
+    def _age(self) -> float:
+        with self._lock:
+            return self._sent.age(self._store.clock)
+
     def wait_lost(self, timeout: float | None = None) -> bool:
         """Wait until the lease is lost, or for ``timeout`` seconds."""
         return self._lost.wait(timeout)
@@ -106,7 +182,7 @@ class LeaseKeeper:
         :returns: seconds until the next renewal is due; None when the lease
             is lost.
         """
-        asked = self._store.clock.monotonic()
+        sent = self.moment()
         try:
             self._store.renew(self._operation, self._lease)
         except exceptions.LeaseLost as error:
@@ -114,12 +190,12 @@ class LeaseKeeper:
             return None
         except exceptions.StoreError as error:
             return self._missed(str(error))
-        self._held_until = asked + self._lease
+        self.confirm(sent)
         return self._lease / PARTS
 
     def _missed(self, reason: str) -> float | None:
         """Try again soon, as long as the last renewal holds."""
-        left = self._held_until - self._store.clock.monotonic()
+        left = self._lease - self._age()
         if left <= 0:
             self._give_up(
                 f"the lease of operation {self._operation.uuid} ran out: "

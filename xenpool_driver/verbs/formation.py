@@ -126,13 +126,13 @@ class SetUp(common.PoolVerb):
             journal.phase('replace stamp', self.former)
             self.surely(
                 journal,
-                lambda: stamps.drop(door, self.former),
+                lambda: stamps.drop(journal, door, self.former),
                 lambda: stamps.stamp_of(door.pool()) != self.former,
             )
         journal.phase('stamp', f"pool {self.pool_uuid}")
         self.surely(
             journal,
-            lambda: stamps.put(door, self.row),
+            lambda: stamps.put(journal, door, self.row),
             lambda: self.observe() != Observation.NOT_SET_UP,
         )
 
@@ -140,7 +140,7 @@ class SetUp(common.PoolVerb):
         journal.phase('name')
         self.surely(
             journal,
-            lambda: door.set_pool_name(self.row.name),
+            lambda: journal.changes(door).set_pool_name(self.row.name),
             lambda: self.observe() == Observation.SET_UP,
         )
 
@@ -364,7 +364,7 @@ class Join(common.PoolVerb):
         master = self.coordinator()
         joiner = self.site.connections.client(self.host)
         journal.phase('join', f"to {master.address}", joining=True)
-        task = joiner.join(
+        task = journal.changes(joiner).join(
             self.master().address,
             master.access.username,
             master.access.password,
@@ -460,7 +460,7 @@ class Join(common.PoolVerb):
         if self._others_follow():
             return
         try:
-            self.coordinator().sync_database()
+            journal.changes(self.coordinator()).sync_database()
         except exceptions.XapiError as error:
             LOG.warning('Members have old copies of the database: %s', error)
 
@@ -489,7 +489,36 @@ class Join(common.PoolVerb):
             )
         if losses and self.restore_settings:
             journal.phase('restore settings')
-            inspection.restore_settings(self.coordinator(), self.uuid, before)
+            restore_settings(journal, self.coordinator(), self.uuid, before)
+
+
+def restore_settings(
+    journal: operation.Journal,
+    master: client.Client,
+    uuid: str,
+    before: inventory.Inventory,
+) -> None:
+    """Put back the safe settings of a member, as they were before its join.
+
+    :param journal: of the join.
+    :param master: the way to the pool's master.
+    :param uuid: the member's XenServer uuid.
+    :raises XapiError: one of them cannot be written.
+    """
+    changes = journal.changes(master)
+    ref = master.read('host.get_by_uuid', uuid)
+    writes: dict[str, typing.Any] = {
+        'host.set_name_label': before.name_label,
+        'host.set_name_description': before.name_description,
+        'host.set_tags': list(before.tags),
+        'host.set_logging': dict(before.logging),
+    }
+    for method, value in writes.items():
+        changes.write(method, ref, value)
+    present = master.read('host.get_other_config', ref)
+    for key, value in before.other_config.items():
+        if key not in present:
+            changes.write('host.add_to_other_config', ref, key, value)
 
 
 def observe_set_up(

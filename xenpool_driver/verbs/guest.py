@@ -21,7 +21,8 @@ def stop(site: operation.Site, host: str, journal: operation.Journal) -> None:
     uuid = site.connections.access(host).compute_vm_uuid
     if uuid:
         journal.phase('stop compute guest', uuid, compute_vm_uuid=uuid)
-        site.connections.coordinator_of(host).vm_shutdown(uuid)
+        door = site.connections.coordinator_of(host)
+        journal.changes(door).vm_shutdown(uuid)
 
 
 def start(
@@ -43,7 +44,7 @@ def start(
     journal.phase('start compute guest', uuid)
     door = coordinator() if member else site.connections.client(host)
     try:
-        door.vm_start(uuid)
+        journal.changes(door).vm_start(uuid)
     except exceptions.XapiRefused as error:
         # VM_BAD_POWER_STATE [vm, expected, actual]: it runs already.
         if error.code != 'VM_BAD_POWER_STATE':

@@ -63,7 +63,7 @@ def _switch_off(verb: common.PoolVerb, journal: operation.Journal) -> None:
     :raises XapiError: it cannot be switched off.
     """
     try:
-        verb.coordinator().disable_ha()
+        journal.changes(verb.coordinator()).disable_ha()
     except exceptions.XapiRefused as error:
         if error.code != 'HA_DISABLE_IN_PROGRESS':
             raise
@@ -131,7 +131,7 @@ def _restore(
         journal.phase('ha on')
         verb.surely(
             journal,
-            lambda: verb.coordinator().enable_ha(
+            lambda: journal.changes(verb.coordinator()).enable_ha(
                 saved['sr_uuids'], saved['configuration']
             ),
             lambda: _at_rest(verb, journal).ha_enabled,
@@ -141,7 +141,9 @@ def _restore(
     if pool.ha_host_failures_to_tolerate != tolerance:
         verb.surely(
             journal,
-            lambda: verb.coordinator().set_ha_tolerance(tolerance),
+            lambda: journal.changes(verb.coordinator()).set_ha_tolerance(
+                tolerance
+            ),
             lambda: (
                 verb.coordinator().pool().ha_host_failures_to_tolerate
                 == tolerance

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
-import typing
 
 from xenpool_driver import (
     exceptions,
-    inventory,
     model,
     operation,
     pool_states,
@@ -296,26 +294,3 @@ def _placed(
         if host and (not owner or owner.uuid == row.uuid):
             placed[host] = record.uuid
     return placed
-
-
-def restore_settings(
-    master: client.Client, uuid: str, before: inventory.Inventory
-) -> None:
-    """Put back the safe settings of a member, as they were before its join.
-
-    :param uuid: the member's XenServer uuid.
-    :raises XapiError: one of them cannot be written.
-    """
-    ref = master.read('host.get_by_uuid', uuid)
-    writes: dict[str, typing.Any] = {
-        'host.set_name_label': before.name_label,
-        'host.set_name_description': before.name_description,
-        'host.set_tags': list(before.tags),
-        'host.set_logging': dict(before.logging),
-    }
-    for method, value in writes.items():
-        master.write(method, ref, value)
-    present = master.read('host.get_other_config', ref)
-    for key, value in before.other_config.items():
-        if key not in present:
-            master.write('host.add_to_other_config', ref, key, value)

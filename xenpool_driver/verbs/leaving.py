@@ -182,7 +182,8 @@ class Eject(Leaving):
             self._drain(journal)
         guest.stop(self.site, self.host, journal)
         journal.phase('eject', 'from here on there is no way back')
-        self._follow(self.coordinator().eject(self.uuid), journal, 'eject')
+        task = journal.changes(self.coordinator()).eject(self.uuid)
+        self._follow(task, journal, 'eject')
         self.site.connections.invalidate(self.host)
 
     def _drain(self, journal: operation.Journal) -> None:
@@ -198,12 +199,15 @@ class Eject(Leaving):
             journal.phase('disable', disabled=True)
             self.surely(
                 journal,
-                lambda: self.coordinator().disable_host(self.uuid),
+                lambda: journal.changes(self.coordinator()).disable_host(
+                    self.uuid
+                ),
                 lambda: not self._is_enabled(),
             )
         journal.phase('evacuate')
         try:
-            self._follow(master.evacuate(self.uuid), journal, 'evacuate')
+            task = journal.changes(master).evacuate(self.uuid)
+            self._follow(task, journal, 'evacuate')
         except exceptions.XapiOutcomeUnknown as error:
             LOG.warning('%s; waiting until nothing moves', error)
             self._await_moves(journal)
@@ -276,7 +280,7 @@ class Eject(Leaving):
         def enable() -> None:
             if not self._is_enabled():
                 journal.phase('enable', 'the host stays a member')
-                self.coordinator().enable_host(self.uuid)
+                journal.changes(self.coordinator()).enable_host(self.uuid)
 
         self.surely(journal, enable, self._is_enabled)
 
@@ -377,7 +381,7 @@ class Forget(Leaving):
 
     def part(self, journal: operation.Journal) -> None:
         journal.phase('destroy', 'only the record; XAPI checks it is dead')
-        self.coordinator().destroy_host(self.uuid)
+        journal.changes(self.coordinator()).destroy_host(self.uuid)
 
     @property
     def timeout(self) -> float:
@@ -457,13 +461,15 @@ class Clear(common.PoolVerb):
             journal.phase('clear name')
             self.surely(
                 journal,
-                lambda: door.set_pool_name(''),
+                lambda: journal.changes(door).set_pool_name(''),
                 lambda: not door.pool().name_label,
             )
         journal.phase('clear stamp')
         self.surely(
             journal,
-            lambda: door.remove_pool_other_config(pool_states.OWNER_KEY),
+            lambda: journal.changes(door).remove_pool_other_config(
+                pool_states.OWNER_KEY
+            ),
             lambda: self.observe() == Observation.CLEARED,
         )
 

@@ -273,7 +273,7 @@ class SetMaster(Mastership):
         conf = self.site.conf.xenpool
         journal.phase('designate')
         client.wait(
-            self.coordinator().designate(self.uuid),
+            journal.changes(self.coordinator()).designate(self.uuid),
             self.site.clock,
             self.timeout,
             conf.poll_interval,
@@ -504,8 +504,8 @@ class Promote(Mastership):
         )
         # A toolstack that looks for its master restarts: log in anew.
         self.site.connections.invalidate(self.host)
-        self.site.connections.local_client(
-            self.host
+        journal.local_changes(
+            self.site.connections.local_client(self.host)
         ).emergency_transition_to_master()
         self.site.connections.invalidate(self.host)
         self._recover_members(journal, self._await_master(journal))
@@ -543,7 +543,7 @@ class Promote(Mastership):
     ) -> None:
         journal.phase('recover members', recovering=True)
         client.wait(
-            master.recover_slaves(),
+            journal.changes(master).recover_slaves(),
             self.site.clock,
             self.timeout,
             self.site.conf.xenpool.poll_interval,

@@ -77,7 +77,7 @@ class Rename(common.PoolVerb):
             journal.phase('observe', 'the pool has the name already')
             return
         journal.phase('name', self.new_name)
-        self.coordinator().set_pool_name(self.new_name)
+        journal.changes(self.coordinator()).set_pool_name(self.new_name)
 
     def observe(self) -> reconcile.Observation:
         try:
@@ -131,7 +131,7 @@ class Restamp(common.PoolVerb):
         journal.phase('stamp')
         self.surely(
             journal,
-            lambda: stamps.put(self.coordinator(), self.row),
+            lambda: stamps.put(journal, self.coordinator(), self.row),
             lambda: self.observe() == Observation.STAMPED,
         )
 

@@ -128,7 +128,9 @@ class Release(common.PoolVerb):
             journal.phase('clear stamp', f"pool {pool.uuid}")
             self.surely(
                 journal,
-                lambda: door.remove_pool_other_config(pool_states.OWNER_KEY),
+                lambda: journal.changes(door).remove_pool_other_config(
+                    pool_states.OWNER_KEY
+                ),
                 lambda: (
                     door.pool().other_config.get(pool_states.OWNER_KEY)
                     != self.row.uuid

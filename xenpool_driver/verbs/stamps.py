@@ -91,16 +91,18 @@ def claim(
     )
 
 
-def drop(door: client.Client, stamp: str) -> None:
+def drop(journal: operation.Journal, door: client.Client, stamp: str) -> None:
     """Take a stamp off a pool, unless it carries another one by now.
 
     :param stamp: whose removal is meant.
     """
     if stamp_of(door.pool()) == stamp:
-        door.remove_pool_other_config(pool_states.OWNER_KEY)
+        journal.changes(door).remove_pool_other_config(pool_states.OWNER_KEY)
 
 
-def put(door: client.Client, row: store.Aggregate) -> None:
+def put(
+    journal: operation.Journal, door: client.Client, row: store.Aggregate
+) -> None:
     """Write down in the pool that it belongs to the aggregate.
 
     XAPI refuses a key that is there already, so of two controllers one wins.
@@ -108,7 +110,9 @@ def put(door: client.Client, row: store.Aggregate) -> None:
     :raises XapiRefused: the pool belongs to another aggregate.
     """
     try:
-        door.add_pool_other_config(pool_states.OWNER_KEY, row.uuid)
+        journal.changes(door).add_pool_other_config(
+            pool_states.OWNER_KEY, row.uuid
+        )
     except exceptions.XapiRefused as error:
         found = stamp_of(door.pool())
         if error.code != 'MAP_DUPLICATE_KEY' or found != row.uuid:

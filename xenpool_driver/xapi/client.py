@@ -3,18 +3,9 @@
 
 A :class:`Client` is logged in to the master of a pool (a stand-alone host is
 the master of a pool of one), a :class:`LocalClient` to a host itself, which
-works on any member and without a master. Methods that read may be repeated
-behind the scenes; methods that change something make one attempt on a
-connection of their own. What these raise is told once, here:
-
-``XapiRefused``
-    XAPI answered with an error.
-``NotPoolMaster``
-    The host is a member by now.
-``XapiUnavailable``
-    It was not carried out; a retry is safe.
-``XapiOutcomeUnknown``
-    It was sent and there is no answer: look before doing it again.
+works on any member and without a master. Both only read, and may repeat a
+read behind the scenes. What changes something is in ``changes``, and takes
+a permit.
 """
 
 from __future__ import annotations
@@ -25,9 +16,9 @@ import logging
 import typing
 
 from xenpool_driver import clock as clocks
-from xenpool_driver import conf, exceptions, objects, redaction
+from xenpool_driver import conf, exceptions, objects
 from xenpool_driver import snapshot as snapshots
-from xenpool_driver.xapi import fields, session, tasks
+from xenpool_driver.xapi import changing, fields, session, tasks
 from xenpool_driver.xapi import records as parsers
 
 LOG = logging.getLogger(__name__)
@@ -39,12 +30,6 @@ wait = tasks.wait
 """Waits for a :class:`Task` and raises what it failed with."""
 
 Parsed = typing.TypeVar('Parsed')
-
-TASK_TIMEOUT = 600.0
-"""Seconds for the calls that return only when their task has ended."""
-
-POLL = 0.5
-"""Seconds between two looks at such a task."""
 
 
 class Records(dict[str, dict[str, typing.Any]]):
@@ -136,13 +121,13 @@ class _Door:
         """
         return self._home.read_all(method, args=args)
 
-    def write(self, method: str, *args: typing.Any) -> typing.Any:
-        """Make any call that changes something, once.
+    def task(self, ref: str, owner: changing.ChangingSession) -> Task:
+        """Return a task of the host, to be looked at.
 
-        :param method: for example ``host.set_name_label``.
-        :param args: its arguments, without the session.
+        :param ref: its reference.
+        :param owner: the login with which it was started.
         """
-        return self._home.change(method, *args)
+        return Task(self._home, ref, owner)
 
 
 class Client(_Door):
@@ -373,155 +358,6 @@ class Client(_Door):
             uuids.append(self.read('SR.get_uuid', sr))
         return uuids
 
-    # Changes that run on as a task
-
-    def join(
-        self, address: str, username: str, password: str, force: bool = False
-    ) -> Task:
-        """Let this host, a pool of one, join the pool of another master.
-
-        :param address: the master's address, never a URL.
-        :param username: who logs in there.
-        :param password: the secret for that.
-        :param force: go on in spite of what ``join_force`` ignores.
-        """
-        secret = redaction.Secret(password)
-        del password  # a traceback may show this frame
-        method = 'Async.pool.join_force' if force else 'Async.pool.join'
-        return self._start(method, address, username, secret)
-
-    def eject(self, uuid: str) -> Task:
-        """Let a member leave; its local disks are wiped.
-
-        :param uuid: its XenServer uuid.
-        """
-        return self._start('Async.pool.eject', self._host_ref(uuid))
-
-    def designate(self, uuid: str) -> Task:
-        """Make a member the master; every toolstack of the pool restarts.
-
-        :param uuid: its XenServer uuid.
-        """
-        return self._start(
-            'Async.pool.designate_new_master', self._host_ref(uuid)
-        )
-
-    def evacuate(self, uuid: str) -> Task:
-        """Move all virtual machines of a member away; it is not disabled.
-
-        :param uuid: its XenServer uuid.
-        """
-        return self._start('Async.host.evacuate', self._host_ref(uuid))
-
-    def recover_slaves(self) -> Task:
-        """Make every member that answers take this host for its master.
-
-        Never on a member: it would obey (as recorded).
-        """
-        return self._start('Async.pool.recover_slaves')
-
-    def sync_database(self) -> Task:
-        """Write the pool's database to the disks of all members.
-
-        XAPI does that by itself, too, but gives one member after the other a
-        copy, five minutes apart (``pool_db_backup.ml``).
-        """
-        return self._start('Async.pool.sync_database')
-
-    # Changes that are complete on return
-
-    def set_pool_name(self, label: str) -> None:
-        """Name the pool.
-
-        :param label: the name; '' for none.
-        """
-        self.write('pool.set_name_label', self._pool_ref(), label)
-
-    def add_pool_other_config(self, key: str, value: str) -> None:
-        """Add a key to the pool's other_config.
-
-        A key that is there already makes ``XapiRefused`` with
-        ``MAP_DUPLICATE_KEY``: of two that try, one wins.
-        """
-        self.write('pool.add_to_other_config', self._pool_ref(), key, value)
-
-    def remove_pool_other_config(self, key: str) -> None:
-        """Remove a key of the pool's other_config, if it is there."""
-        self.write('pool.remove_from_other_config', self._pool_ref(), key)
-
-    def disable_host(self, uuid: str) -> None:
-        """Let no more virtual machines start on a member.
-
-        :param uuid: its XenServer uuid.
-        """
-        self.write('host.disable', self._host_ref(uuid))
-
-    def enable_host(self, uuid: str) -> None:
-        """Let virtual machines start on a member again.
-
-        :param uuid: its XenServer uuid.
-        """
-        self.write('host.enable', self._host_ref(uuid))
-
-    def destroy_host(self, uuid: str) -> None:
-        """Forget a dead member; XAPI itself makes sure that it is dead.
-
-        :param uuid: its XenServer uuid.
-        """
-        self.write('host.destroy', self._host_ref(uuid))
-
-    def enable_ha(
-        self,
-        sr_uuids: typing.Sequence[str],
-        configuration: typing.Mapping[str, str],
-    ) -> None:
-        """Switch HA on.
-
-        :param sr_uuids: the SRs that hold its state files.
-        :param configuration: HA's settings, for example its timeout.
-        """
-        refs = [self.read('SR.get_by_uuid', uuid) for uuid in sr_uuids]
-        self._complete('Async.pool.enable_ha', refs, dict(configuration))
-
-    def disable_ha(self) -> None:
-        """Switch HA off."""
-        self._complete('Async.pool.disable_ha')
-
-    def set_ha_tolerance(self, hosts: int) -> None:
-        """Say how many hosts HA shall survive the loss of."""
-        self.write(
-            'pool.set_ha_host_failures_to_tolerate',
-            self._pool_ref(),
-            str(hosts),
-        )
-
-    def vm_shutdown(self, vm_uuid: str) -> None:
-        """Shut a virtual machine down cleanly.
-
-        :param vm_uuid: its uuid.
-        """
-        self._complete('Async.VM.clean_shutdown', self._vm_ref(vm_uuid))
-
-    def vm_start(self, vm_uuid: str, host_uuid: str | None = None) -> None:
-        """Start a virtual machine.
-
-        :param vm_uuid: its uuid.
-        :param host_uuid: where; None lets XAPI choose.
-        """
-        ref = self._vm_ref(vm_uuid)
-        if host_uuid is None:
-            self._complete('Async.VM.start', ref, False, False)
-            return
-        host = self._host_ref(host_uuid)
-        self._complete('Async.VM.start_on', ref, host, False, False)
-
-    def _start(self, method: str, *args: typing.Any) -> Task:
-        return Task(self._home, self.write(method, *args))
-
-    def _complete(self, method: str, *args: typing.Any) -> None:
-        """Start a task and wait for it to succeed."""
-        tasks.wait(self._start(method, *args), self._clock, TASK_TIMEOUT, POLL)
-
     def _table(
         self, cls: str, terms: typing.Sequence[str] = ()
     ) -> dict[str, typing.Any]:
@@ -562,15 +398,6 @@ class Client(_Door):
     def _host_ref(self, uuid: str) -> typing.Any:
         return self.read('host.get_by_uuid', uuid)
 
-    def _vm_ref(self, uuid: str) -> typing.Any:
-        return self.read('VM.get_by_uuid', uuid)
-
-    def _pool_ref(self) -> typing.Any:
-        found = self.read('pool.get_all')
-        if len(found) != 1:
-            raise exceptions.XapiUnavailable('has no pool yet', self.name)
-        return found[0]
-
     def _clock_offset(self, raw: Records) -> float | None:
         """Return by how many seconds the master's clock is ahead of ours."""
         pools = list(raw.get('pool', {}).values())
@@ -601,20 +428,6 @@ class LocalClient(_Door):
         :raises XapiUnavailable: it is; the message says why.
         """
         self.read('host.local_assert_healthy')
-
-    def emergency_transition_to_master(self) -> None:
-        """Make the host the master, without asking anybody else.
-
-        XAPI refuses with ``HA_IS_ENABLED`` while HA is armed on the host.
-        """
-        self.write('pool.emergency_transition_to_master')
-
-    def emergency_reset_master(self, address: str) -> None:
-        """Make the host a member of the pool of another master.
-
-        :param address: the master's address.
-        """
-        self.write('pool.emergency_reset_master', address)
 
 
 def _equal(field: str, values: typing.Iterable[str]) -> list[str]:

@@ -14,8 +14,9 @@ import urllib.parse
 
 from xenpool_driver import clock as clocks
 from xenpool_driver import conf, exceptions, identity, sharing
+from xenpool_driver.xapi import changes, discovery, session
 from xenpool_driver.xapi import client as clients
-from xenpool_driver.xapi import discovery, session
+from xenpool_driver.xapi import permit as permits
 
 LOG = logging.getLogger(__name__)
 
@@ -136,6 +137,15 @@ class Connections:
         home = self._home(self.access(host_name), local=True)
         home.login()
         return clients.LocalClient(home, self._clock)
+
+    def logins(self, permit: permits.Permit) -> changes.Logins:
+        """Return the doors through which an operation changes things.
+
+        :param permit: the operation's right to do so.
+        """
+        return changes.Logins(
+            permit, self._clock, self._factory, self._probe_timeout
+        )
 
     def member_view(self, host_name: str) -> str | None:
         """Return whom a host takes for its master, by a login of its own.

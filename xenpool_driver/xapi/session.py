@@ -4,8 +4,8 @@
 Nothing else imports ``XenAPI``. Its ``Session`` logs in again by itself when
 the old login has ended and then repeats the call, whatever the call does, and
 keeps the password for that purpose. Here it is made to forget the password,
-which switches that off; reads are repeated by this module instead, and calls
-that change something are not.
+which switches that off; reads are repeated by this module instead. Calls that
+change something are not; who makes them is in ``changing``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Outcome:
     """
 
     value: typing.Any = None
-    error: exceptions.XapiError | None = None
+    error: exceptions.XapiError | exceptions.LeaseLost | None = None
     expired: bool = False
     stale: bool = False
 
@@ -71,6 +71,7 @@ class _Outcome:
         """Return the value, or raise the error.
 
         :raises XapiError: it failed.
+        :raises LeaseLost: it was not sent, because it must not be any more.
         """
         error, self.error = self.error, None
         try:
@@ -115,7 +116,7 @@ class HostSession:
         self._session: typing.Any = None
         self._proved = 0.0
         self._refusals = 0
-        self._refusal: exceptions.XapiError | None = None
+        self._refusal: Exception | None = None
         self._json = factory is XenAPI.Session and not local
 
     def __repr__(self) -> str:
@@ -135,7 +136,7 @@ class HostSession:
         :raises XapiUnavailable: no answer.
         """
         return self._read(
-            method, lambda session: _called(session, method, args), timeout
+            method, lambda session: called(session, method, args), timeout
         )
 
     def read_own(
@@ -149,7 +150,7 @@ class HostSession:
         """
         return self._read(
             method,
-            lambda session: _called(session, method, (session.handle,)),
+            lambda session: called(session, method, (session.handle,)),
             timeout,
         )
 
@@ -208,34 +209,6 @@ class HostSession:
         """
         return self._readings.recent(key, read, now, max_age)
 
-    def change(
-        self, method: str, *args: typing.Any, timeout: float | None = None
-    ) -> typing.Any:
-        """Make a call that changes something: one attempt, never a second.
-
-        :param method: for example ``Async.pool.eject``.
-        :param args: its arguments; passwords as ``redaction.Secret``.
-        :param timeout: seconds for all of it; None: the host's timeouts.
-        :raises NotPoolMaster: the host is a member by now.
-        :raises XapiRefused: XAPI answered with an error.
-        :raises XapiUnavailable: it was not carried out; a retry is safe.
-        :raises XapiOutcomeUnknown: it may have been carried out.
-        """
-        if self._doubtful():
-            self._prove(timeout)
-        with self.transport.changing(timeout):
-            session = self._logged_in()
-            LOG.debug('%s: %s', self.access.name, method)
-            outcome = self._attempt(
-                session,
-                lambda session: _called(session, method, args),
-                changing=True,
-                secrets=args,
-            )
-        if outcome.expired:
-            self._forget(session)
-        return outcome.get()
-
     def login(self, timeout: float | None = None) -> None:
         """Log in, or make sure of a login of which nothing was heard lately.
 
@@ -267,6 +240,25 @@ class HostSession:
             if outcome.error is not None:
                 LOG.debug('logging out: %s', outcome.error)
         self.transport.close()
+
+    def end_login(self, ref: str, timeout: float | None = None) -> None:
+        """End the login of another client, by a login of our own.
+
+        It changes nothing of a pool, and a login that is at an end already
+        is no error.
+
+        :param ref: the login's reference, which is its secret, too.
+        :param timeout: seconds for it; None: the host's timeouts.
+        :raises XapiError: it is not known to be at an end.
+        """
+        with self.transport.reading(timeout):
+            outcome = self._attempt(
+                self._logged_in(),
+                lambda session: end(session, ref),
+                secrets=(redaction.Secret(ref),),
+            )
+        if not outcome.expired:
+            outcome.get()
 
     def forget(self) -> None:
         """Drop the login and the connections without a word to the host."""
@@ -319,6 +311,8 @@ class HostSession:
             value = call(session)
         except jsonrpc.NotOffered:
             raise
+        except exceptions.LeaseLost as error:
+            return _Outcome(error=exceptions.LeaseLost(str(error)))
         except Exception as error:
             return self._judge(error, session, changing, secrets)
         self._proved = time.monotonic()
@@ -398,7 +392,8 @@ class HostSession:
                 return self._session
             if self._refusals != before and self._refusal is not None:
                 raise copy.copy(self._refusal)
-            return self._log_in()
+            self._session = self._log_in()
+            return self._session
         finally:
             self._login_lock.release()
 
@@ -420,7 +415,6 @@ class HostSession:
         # Without credentials XenAPI.Session cannot log in again by itself.
         session.last_login_method = ''
         session.last_login_params = None
-        self._session = session
         LOG.debug('%s: logged in', self.access.name)
         return session
 
@@ -475,7 +469,23 @@ def _is_closed(error: Exception) -> bool:
     return isinstance(error, OSError) and not isinstance(error, TimeoutError)
 
 
-def _called(
+def end(session: typing.Any, ref: str, local: bool = False) -> None:
+    """End a login, whosever it is.
+
+    ``XenAPI.Session`` itself can end its own one only, and forgets it when
+    that fails.
+
+    :param session: the XenAPI session to call with.
+    :param ref: the login to end.
+    :param local: whether it is a login to a host itself.
+    """
+    name = 'local_logout' if local else 'logout'
+    answer = getattr(session.session, name)(ref)
+    if isinstance(answer, dict) and answer.get('Status') != 'Success':
+        raise FAILURE(answer.get('ErrorDescription') or ['INTERNAL_ERROR'])
+
+
+def called(
     session: typing.Any,
     method: str,
     args: collections.abc.Iterable[typing.Any],

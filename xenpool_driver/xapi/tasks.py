@@ -13,7 +13,7 @@ from xenpool_driver import exceptions
 from xenpool_driver.xapi import errors, replies
 
 if typing.TYPE_CHECKING:
-    from xenpool_driver.xapi import session
+    from xenpool_driver.xapi import changing, session
 
 LOG = logging.getLogger(__name__)
 
@@ -60,13 +60,20 @@ class Task:
     """A task on the host that was asked.
 
     :ivar ref: its reference.
-    :param home: the session with which it was started.
+    :param home: the session to look at it with.
     :param ref: its reference.
+    :param owner: the session with which it was started.
     """
 
-    def __init__(self, home: session.HostSession, ref: str) -> None:
+    def __init__(
+        self,
+        home: session.HostSession,
+        ref: str,
+        owner: changing.ChangingSession,
+    ) -> None:
         self.ref = ref
         self._home = home
+        self._owner = owner
 
     def __repr__(self) -> str:
         return f"<Task {self.ref} on {self._home.access.name}>"
@@ -90,12 +97,12 @@ class Task:
 
         :raises XapiError: XAPI refused, or cannot be asked.
         """
-        self._home.change('task.cancel', self.ref)
+        self._owner.change('task.cancel', self.ref)
 
     def destroy(self) -> None:
         """Let XAPI forget the task, which it does by itself after an hour."""
         try:
-            self._home.change('task.destroy', self.ref)
+            self._owner.change('task.destroy', self.ref)
         except exceptions.XapiError as error:
             LOG.debug('task %s is left to XAPI: %s', self.ref, error)
 
@@ -146,6 +153,9 @@ def wait(
 ) -> TaskStatus:
     """Watch a task as :func:`watch` does, and raise what it failed with.
 
+    XAPI keeps a task that has ended for an hour, and of all together no more
+    than 200; so it is destroyed as soon as it has told what it had to.
+
     :returns: the status of a task that succeeded.
     :raises XapiRefused: it failed with a code of XAPI's.
     :raises NotPoolMaster: it failed because a host that it asked is a
@@ -155,9 +165,11 @@ def wait(
         when time is over: look at what it was to change.
     """
     status = watch(task, clock, timeout, poll, on_progress)
+    if status.state in ENDED:
+        task.destroy()
     if status.state is TaskState.SUCCESS:
         return status
-    if status.state in (TaskState.FAILURE, TaskState.CANCELLED):
+    if status.state in ENDED:
         raise task.failure(status)
     if status.state is TaskState.LOST:
         reason = f"the task cannot be seen any more ({status.reason})"
@@ -165,6 +177,9 @@ def wait(
         reason = f"the task is not done after {timeout:g} s"
     raise exceptions.XapiOutcomeUnknown(reason, task.host)
 
+
+ENDED = frozenset({TaskState.SUCCESS, TaskState.FAILURE, TaskState.CANCELLED})
+"""The states in which a task stays."""
 
 _STATES = {
     'pending': TaskState.PENDING,

@@ -106,11 +106,25 @@ class Transport(xmlrpc.client.Transport):
 
     @contextlib.contextmanager
     def changing(
-        self, timeout: float | None = None
+        self, may_send: collections.abc.Callable[[], object]
     ) -> collections.abc.Iterator[None]:
-        """Give each of this thread's exchanges a connection of its own."""
-        with self._moded(False, timeout):
+        """Give each of this thread's exchanges a connection of its own.
+
+        :param may_send: is called on the open connection, right before the
+            first byte of a request; raises LeaseLost where nothing may be
+            sent any more.
+        """
+        with self._moded(False, None, may_send):
             yield
+
+    def assert_may_send(self) -> None:
+        """Let this thread's request go, unless it is a change too late.
+
+        :raises LeaseLost: it is.
+        """
+        may_send = getattr(self._mode, 'may_send', None)
+        if may_send is not None:
+            may_send()
 
     def remaining(self) -> float:
         """Return the seconds left to this thread, infinite when unbounded."""
@@ -166,8 +180,11 @@ class Transport(xmlrpc.client.Transport):
             wire = connection.wire
             wire.deadline = self._deadline(self._access.read_timeout)
             answer, kept = connection.exchange(
-                path, body, content_type, shared
+                path, body, content_type, shared, self.assert_may_send
             )
+        except exceptions.LeaseLost:
+            connection.close()
+            raise
         except Exception as error:
             connection.close()
             failure = ExchangeError(error, errors.Stage.SENT, idle is not None)
@@ -191,17 +208,24 @@ class Transport(xmlrpc.client.Transport):
 
     @contextlib.contextmanager
     def _moded(
-        self, shared: bool, timeout: float | None
+        self,
+        shared: bool,
+        timeout: float | None,
+        may_send: collections.abc.Callable[[], object] | None = None,
     ) -> collections.abc.Iterator[None]:
         mode = self._mode
-        before = (getattr(mode, 'shared', False), self._until())
-        mode.shared = shared
+        before = (
+            getattr(mode, 'shared', False),
+            self._until(),
+            getattr(mode, 'may_send', None),
+        )
+        mode.shared, mode.may_send = shared, may_send
         if timeout is not None:
             mode.until = min(before[1], time.monotonic() + timeout)
         try:
             yield
         finally:
-            mode.shared, mode.until = before
+            mode.shared, mode.until, mode.may_send = before
 
     def _until(self) -> float:
         return float(getattr(self._mode, 'until', float('inf')))
@@ -321,10 +345,16 @@ class _Connection:
         )
 
     def exchange(
-        self, path: str, body: bytes, content_type: str, keep: bool
+        self,
+        path: str,
+        body: bytes,
+        content_type: str,
+        keep: bool,
+        may_send: collections.abc.Callable[[], object],
     ) -> tuple[bytes, bool]:
         """Send one request; return the answer and whether to keep this.
 
+        :raises LeaseLost: by ``may_send``; nothing was sent.
         :raises xmlrpc.client.ProtocolError: the status is not 200.
         """
         lines = [
@@ -337,8 +367,10 @@ class _Connection:
         if not keep:
             lines.append('Connection: close')
         # In one piece: who sends two lets the peer wake up twice.
+        data = '\r\n'.join([*lines, '', '']).encode() + body
+        may_send()
         self.wire.received = 0
-        self.wire.sendall('\r\n'.join([*lines, '', '']).encode() + body)
+        self.wire.sendall(data)
         sock = typing.cast(socket.socket, self.wire)
         with contextlib.closing(_Response(sock, method='POST')) as response:
             response.begin()
