@@ -482,6 +482,7 @@ class XenAPIPoolDriver(base.PoolDriver):
                 verb,
                 progress or operation.silent,
                 getattr(context, 'request_id', None),
+                getattr(context, 'sent_request', None),
             )
         except Exception:
             row = self.site.store.get_aggregate(verb.row.uuid, dismissed=True)

@@ -18,6 +18,7 @@
     │   ├── AggregateHostNotFound
     │   ├── OperationNotFound
     │   ├── StaleAggregate            somebody else wrote first
+    │   ├── RequestDropped            its caller does not wait any more
     │   ├── LeaseLost                 another worker took the operation over
     │   ├── NoDatabase                nothing was ever stored there
     │   └── DatabaseVersionMismatch   the schema does not fit the code
@@ -150,6 +151,10 @@ class StaleAggregate(StoreError):
     """The aggregate was written by somebody else since it was read."""
 
 
+class RequestDropped(StoreError):
+    """Nobody waits for a request that came over the bus: it begins nothing."""
+
+
 class LeaseLost(StoreError):
     """The operation belongs to another worker now; this one must stop."""
 
@@ -163,12 +168,12 @@ class ServiceError(XenpoolError):
 
 
 class ServiceUnavailable(ServiceError):
-    """No service answers, or the bus does not: nothing happened."""
+    """No service took the request, or the bus is silent: nothing happened."""
 
 
 class ServiceLost(ServiceError):
-    """The service took the request and answers no more; the journal of
-    operations shows what became of it."""
+    """The service took the request and answers no more, and the database does
+    not say how it ended."""
 
 
 class XapiError(XenpoolError):

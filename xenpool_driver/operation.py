@@ -410,12 +410,14 @@ def perform(
     verb: Verb,
     progress: model.Progress = silent,
     request_id: str | None = None,
+    sent_request: str | None = None,
 ) -> store.Aggregate:
     """Carry a request out, from the checks to the outcome.
 
     :param verb: the request.
     :param progress: hears each phase.
     :param request_id: the caller's name for the request, for the journal.
+    :param sent_request: uuid of the request, if it came over the bus.
     :returns: the aggregate as it is afterwards.
     :raises InvalidAggregateAction: refused; nothing happened.
     :raises AggregateError: tried and failed.
@@ -425,13 +427,13 @@ def perform(
     refuse_early(verb)
     verb.prepare()
     sent = store.Moment.of(site.clock)
-    operation, verb.row = _begin(verb, request_id)
+    operation, verb.row = _begin(verb, request_id, sent_request)
     with _owned(site, operation, sent, progress) as journal:
         return _carry_out(verb, journal, verb.act)
 
 
 def _begin(
-    verb: Verb, request_id: str | None
+    verb: Verb, request_id: str | None, sent_request: str | None
 ) -> tuple[store.Operation, store.Aggregate]:
     """Write the intent, unless the request is refused after all.
 
@@ -448,6 +450,7 @@ def _begin(
             verb.intent(),
             lambda row, running: admit(verb, row, running),
             request_id,
+            sent_request,
         )
     except exceptions.AggregateHostExists as error:
         raise verb.refused(verb.row.name, str(error)) from error

@@ -12,6 +12,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 import typing
 import urllib.parse
 import uuid
@@ -22,6 +24,7 @@ from tests import services
 from tests.functional import cli_lab
 from xenpool_driver import simulator, store
 from xenpool_driver.cli import main
+from xenpool_driver.store import core
 from xenpool_driver.xapi import session
 
 pytest.importorskip(
@@ -76,6 +79,19 @@ class Site:
         self, *enabled: str
     ) -> collections.abc.Iterator[subprocess.Popen[str]]:
         """Run a service of these hosts; see that it ends cleanly."""
+        log = self.directory / f"{enabled[0]}.log"
+        with self.started(*enabled) as process:
+            yield process
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+        assert process.returncode == 0, log.read_text()
+        assert cli_lab.PASSWORD not in log.read_text()
+
+    @contextlib.contextmanager
+    def started(
+        self, *enabled: str
+    ) -> collections.abc.Iterator[subprocess.Popen[str]]:
+        """Run a service of these hosts; kill it in the end."""
         path = self.config(f"service-{enabled[0]}", *enabled)
         log = self.directory / f"{enabled[0]}.log"
         with (
@@ -93,10 +109,7 @@ class Site:
                 _wait_for(log, 'Serving', process)
                 yield process
             finally:
-                process.send_signal(signal.SIGTERM)
-                process.wait(60)
-        assert process.returncode == 0, log.read_text()
-        assert cli_lab.PASSWORD not in log.read_text()
+                process.kill()
 
     def shown(self, name: str) -> dict[str, typing.Any]:
         """Return an aggregate."""
@@ -290,6 +303,97 @@ def test_a_service_that_cannot_work_ends_with_one_line(
     assert last.startswith('xenpool-compute: ')
     assert words in last
     assert 'Traceback' not in done.stderr
+
+
+def _silence(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """Let the callers of this process wait for so long only."""
+    from xenpool_driver.compute import rpcapi
+
+    monkeypatch.setattr(rpcapi, 'MONITOR_SECONDS', seconds)
+
+
+def _requests(site: Site) -> list[dict[str, typing.Any]]:
+    """Return what the journal shows, the latest first."""
+    listed = site.xenpool('operation', 'list', '-f', 'json')
+    return typing.cast(list[dict[str, typing.Any]], json.loads(listed.out))
+
+
+def test_a_frozen_service_does_nothing_for_a_caller_that_has_gone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _silence(monkeypatch, 2)
+    first = site.hosts[0]
+    site.xenpool('aggregate', 'create', 'prod')
+    words = ('aggregate', 'add', 'host', 'prod', first, '--remote')
+    with site.service(first) as process:
+        process.send_signal(signal.SIGSTOP)
+        added = site.xenpool(*words)
+        process.send_signal(signal.SIGCONT)
+        _wait_for(site.directory / f"{first}.log", 'Dropped', process)
+
+        assert added.status == 1
+        assert 'nothing happened' in added.err
+        [request] = _requests(site)
+        assert (request['Kind'], request['Host']) == ('add host', first)
+        assert (request['Phase'], request['Outcome']) == ('sent', 'withdrawn')
+        shown = site.shown('prod')
+        assert (shown['state'], shown['hosts']) == ('created', [])
+
+        # The way out that was named.
+        assert site.xenpool(*words).status == 0
+    assert [each['Outcome'] for each in _requests(site)] == [
+        'succeeded',
+        'withdrawn',
+    ]
+
+
+def test_a_service_that_starts_later_drops_what_was_sent_before(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frozen one is killed: the broker hands its message on."""
+    _silence(monkeypatch, 2)
+    first = site.hosts[0]
+    site.xenpool('aggregate', 'create', 'prod')
+    with site.started(first) as frozen:
+        frozen.send_signal(signal.SIGSTOP)
+        added = site.xenpool(
+            'aggregate', 'add', 'host', 'prod', first, '--remote'
+        )
+        with site.service(first) as later:
+            frozen.kill()
+            _wait_for(site.directory / f"{first}.log", 'Dropped', later)
+
+    assert added.status == 1
+    assert 'nothing happened' in added.err
+    assert [each['Outcome'] for each in _requests(site)] == ['withdrawn']
+    assert site.shown('prod')['state'] == 'created'
+
+
+def test_a_request_whose_service_falls_silent_is_followed_to_its_end(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _silence(monkeypatch, 2)
+    first, _, third = site.hosts
+    site.xenpool('aggregate', 'create', 'prod')
+    with site.service(first, third) as process:
+        words = ('aggregate', 'add', 'host', 'prod', '--remote')
+        assert site.xenpool(*words, first).status == 0
+
+        def freeze() -> None:
+            while len(store_.running_operations()) == 0:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(5.0)
+            process.send_signal(signal.SIGCONT)
+
+        with core.Store(site.database) as store_:
+            freezer = threading.Thread(target=freeze)
+            freezer.start()
+            added = site.xenpool(*words, third)
+            freezer.join()
+
+    assert added.status == 0, added.err
+    assert site.shown('prod')['hosts'] == [first, third]
 
 
 AWKWARD = 'pa/ss?w#rd%@:,;+ü'

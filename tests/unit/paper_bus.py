@@ -78,7 +78,7 @@ def running(conf: cfg.ConfigOpts) -> collections.abc.Iterator[Stage]:
         at.setattr(base, 'load_driver', load)
         served = service.ComputeService(conf)
         served.start()
-        remote = rpcapi.ComputeAPI(conf)
+        remote = rpcapi.ComputeAPI(conf, database)
         api = aggregates.AggregateAPI(conf, database, lambda: remote)
         yield Stage(
             conf.enabled_hosts, driver, remote, database, api, loaded[0]

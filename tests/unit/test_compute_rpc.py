@@ -17,7 +17,7 @@ import typing
 import pytest
 
 from tests import paper_driver
-from xenpool_driver import exceptions, model, requests, store
+from xenpool_driver import exceptions, requests, store
 
 rpcapi = pytest.importorskip(
     'xenpool_driver.compute.rpcapi',
@@ -254,87 +254,6 @@ def test_without_hosts_a_service_does_not_start(
 
     with pytest.raises(exceptions.ConfigurationError, match='enabled_hosts'):
         service.ComputeService(conf)
-
-
-class LostCompute:
-    """A service that goes down in the middle of every request."""
-
-    def __init__(self, database: store.Store, outcome: str | None) -> None:
-        self.database = database
-        self.outcome = outcome
-        self.operation: store.Operation | None = None
-
-    def add_aggregate_host(
-        self,
-        context: typing.Any,
-        aggregate: model.AggregateLike,
-        host: str,
-        options: requests.AddHost,
-        **_more: typing.Any,
-    ) -> None:
-        if self.outcome is not None:
-            self.operation, _ = self.database.begin(
-                aggregate.uuid,
-                'join',
-                host,
-                'the service of the master',
-                60.0,
-                {},
-                lambda row, running: store.Changes(),
-                context.request_id,
-            )
-        raise exceptions.ServiceLost('the service stopped answering')
-
-
-class EndingClock:
-    """Lets the master's service end its work while somebody waits."""
-
-    def __init__(self, compute: LostCompute) -> None:
-        self.compute = compute
-
-    def time(self) -> float:
-        return 0.0
-
-    def monotonic(self) -> float:
-        return 0.0
-
-    def boottime(self) -> float:
-        return 0.0
-
-    def sleep(self, seconds: float) -> None:
-        assert self.compute.operation is not None
-        outcome = self.compute.outcome or ''
-        self.compute.database.finish(
-            self.compute.operation,
-            outcome,
-            None if outcome == 'succeeded' else 'it did not boot',
-        )
-
-
-@pytest.mark.parametrize(
-    ('outcome', 'result', 'reason'),
-    [
-        ('succeeded', 'succeeded', ''),
-        ('failed', 'failed', 'it did not boot'),
-        (None, 'failed', 'the service stopped answering'),
-    ],
-)
-def test_a_lost_service_is_followed_in_the_journal(
-    conf: cfg.ConfigOpts, outcome: str | None, result: str, reason: str
-) -> None:
-    with store.open_store(conf) as database:
-        compute = LostCompute(database, outcome)
-        api = aggregates.AggregateAPI(
-            conf,
-            database,
-            lambda: typing.cast(aggregates.Compute, compute),
-            EndingClock(compute),
-        )
-        api.create('prod')
-
-        [found] = api.add_hosts(context(), 'prod', ['xen01'])
-
-    assert (found.outcome, found.reason) == (result, reason)
 
 
 def test_a_command_without_a_broker_ends(

@@ -34,8 +34,32 @@ def _outcome(operation: store.Operation) -> str:
     return operation.outcome or 'running'
 
 
+def _found(
+    database: store.Store, wanted: str | None, parsed_args: argparse.Namespace
+) -> list[store.Operation]:
+    """Return operations, and the requests on the bus that began none yet."""
+    from xenpool_driver.compute import delivery
+
+    limit = parsed_args.limit
+    now = database.lease_time()
+    sent = [
+        delivery.as_operation(each, now)
+        for each in database.list_requests(wanted, limit)
+    ]
+    if parsed_args.running:
+        sent = [each for each in sent if each.running]
+        return [*sent, *database.running_operations(wanted)][:limit]
+    found = [*sent, *database.list_operations(wanted, limit=limit)]
+    found.sort(key=lambda each: each.started_at, reverse=True)
+    return found[:limit]
+
+
 class List(command.Lister):
-    """List operations, the latest first"""
+    """List operations, the latest first
+
+    A request that was sent to a compute service and has begun no operation
+    is listed, too.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -63,10 +87,7 @@ class List(command.Lister):
             wanted = database.get_aggregate(
                 parsed_args.aggregate, dismissed=True
             ).uuid
-        if parsed_args.running:
-            found = database.running_operations(wanted)[: parsed_args.limit]
-        else:
-            found = database.list_operations(wanted, limit=parsed_args.limit)
+        found = _found(database, wanted, parsed_args)
         names = {
             each.uuid: each.name
             for each in database.list_aggregates(dismissed=True)
@@ -97,6 +118,42 @@ class List(command.Lister):
         return columns, rows
 
 
+def _told(
+    database: store.Store, ident: str
+) -> tuple[store.Operation, list[dict[str, typing.Any]]]:
+    """Return an operation, or a request on the bus, and its story.
+
+    A request that has begun an operation is shown as that one.
+
+    :raises OperationNotFound: there is none.
+    """
+    from xenpool_driver import exceptions
+    from xenpool_driver.compute import delivery
+
+    sent = None
+    try:
+        found = database.get_operation(ident)
+    except exceptions.OperationNotFound as error:
+        try:
+            sent = database.get_request(ident)
+        except exceptions.OperationNotFound:
+            raise error from None
+        if sent.operation_uuid is not None:
+            return _told(database, sent.operation_uuid)
+        found = delivery.as_operation(sent, database.lease_time())
+    if sent is not None:
+        lines = delivery.story(sent)
+    else:
+        lines = [
+            (each.at, each.phase, each.note)
+            for each in database.phases(found.uuid)
+        ]
+    return found, [
+        {'at': command.stamp(at), 'phase': phase, 'note': note}
+        for at, phase, note in lines
+    ]
+
+
 class Show(command.ShowOne):
     """Tell the story of an operation"""
 
@@ -113,16 +170,8 @@ class Show(command.ShowOne):
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], tuple[typing.Any, ...]]:
         database = self.workbench.store
-        found = database.get_operation(parsed_args.operation)
+        found, story = _told(database, parsed_args.operation)
         owner = database.get_aggregate(found.aggregate_uuid, dismissed=True)
-        story = [
-            {
-                'at': command.stamp(phase.at),
-                'phase': phase.phase,
-                'note': phase.note,
-            }
-            for phase in database.phases(found.uuid)
-        ]
         return _FIELDS, (
             found.uuid,
             owner.name,

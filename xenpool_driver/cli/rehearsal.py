@@ -147,9 +147,7 @@ class Stage:
         compute = manager.ComputeManager(
             dict.fromkeys(names.values(), self._driver)
         )
-        self.api = aggregates.AggregateAPI(
-            conf, database, lambda: compute, self._time
-        )
+        self.api = aggregates.AggregateAPI(conf, database, lambda: compute)
 
     @property
     def addresses(self) -> dict[str, str]:

@@ -150,4 +150,4 @@ class Workbench:
                 f"--remote needs the extra [service]: pip install "
                 f"'xenpool-driver[service]' ({error.name} is missing)"
             ) from None
-        return rpcapi.ComputeAPI(self.conf)
+        return rpcapi.ComputeAPI(self.conf, self.store)

@@ -19,7 +19,6 @@ from oslo_config import cfg
 
 from xenpool_driver import (
     base,
-    clock,
     exceptions,
     model,
     pool_states,
@@ -30,13 +29,6 @@ from xenpool_driver import (
 SUCCEEDED = 'succeeded'
 FAILED = 'failed'
 REFUSED = 'refused'
-
-WATCH_SECONDS = 2.0
-"""Pause between two looks at an operation whose service is gone."""
-
-
-RECENT = 256
-"""How many of an aggregate's latest operations are searched for one."""
 
 
 class Compute(typing.Protocol):
@@ -166,7 +158,6 @@ class AggregateAPI:
     :param database: where the aggregates are.
     :param connect: returns who does what needs a host; called when something
         does.
-    :param time: passes while a lost service is watched.
     """
 
     def __init__(
@@ -174,12 +165,10 @@ class AggregateAPI:
         conf: cfg.ConfigOpts,
         database: store.Store,
         connect: typing.Callable[[], Compute],
-        time: clock.Clock = clock.SYSTEM,
     ) -> None:
         self._conf = conf
         self._store = database
         self._connect = connect
-        self._clock = time
 
     @functools.cached_property
     def _compute(self) -> Compute:
@@ -372,12 +361,9 @@ class AggregateAPI:
             wait=wait,
             suspend_ha=suspend_ha,
         )
-        try:
-            self._compute.remove_aggregate_host(
-                context, aggregate, host, options, progress
-            )
-        except exceptions.ServiceLost as lost:
-            self._follow(context, aggregate, host, lost)
+        self._compute.remove_aggregate_host(
+            context, aggregate, host, options, progress
+        )
 
     def set_master(
         self,
@@ -393,16 +379,13 @@ class AggregateAPI:
         :raises AggregateHostNotFound: it is not in the aggregate.
         """
         aggregate = self._with_host(ident, host)
-        try:
-            self._compute.set_aggregate_master(
-                context,
-                aggregate,
-                host,
-                requests.SetMaster(suspend_ha=suspend_ha),
-                progress,
-            )
-        except exceptions.ServiceLost as lost:
-            self._follow(context, aggregate, host, lost)
+        self._compute.set_aggregate_master(
+            context,
+            aggregate,
+            host,
+            requests.SetMaster(suspend_ha=suspend_ha),
+            progress,
+        )
 
     def adopt(
         self,
@@ -490,59 +473,14 @@ class AggregateAPI:
         progress: model.Progress | None,
     ) -> HostResult:
         try:
-            try:
-                self._compute.add_aggregate_host(
-                    context, aggregate, host, options, progress=progress
-                )
-            except exceptions.ServiceLost as lost:
-                self._follow(context, aggregate, host, lost)
+            self._compute.add_aggregate_host(
+                context, aggregate, host, options, progress=progress
+            )
         except exceptions.InvalidAggregateAction as error:
             return HostResult(host, REFUSED, error)
         except exceptions.XenpoolError as error:
             return HostResult(host, FAILED, error)
         return HostResult(host, SUCCEEDED)
-
-    def _follow(
-        self,
-        context: typing.Any,
-        aggregate: store.Aggregate,
-        host: str,
-        lost: exceptions.ServiceLost,
-    ) -> None:
-        """Wait for the end of a request whose service is gone.
-
-        A service in a guest on the joining host goes down in the join; the
-        master's service goes on, and the journal tells how it ends. A worker
-        that died lets its lease run out, and nobody is left to wait for.
-
-        :raises ServiceLost: the journal does not say how it ended.
-        :raises AggregateError: it failed.
-        """
-        while True:
-            found = self._operation_of(context, aggregate, host)
-            if found is None or found.expired(self._store.lease_time()):
-                raise lost
-            if not found.running:
-                break
-            self._clock.sleep(WATCH_SECONDS)
-        if found.outcome != SUCCEEDED:
-            raise exceptions.AggregateError(
-                aggregate.name,
-                f"{found.kind} {found.host or ''}".strip(),
-                found.error or found.outcome or '',
-            )
-
-    def _operation_of(
-        self, context: typing.Any, aggregate: store.Aggregate, host: str
-    ) -> store.Operation | None:
-        """Return the operation that the request about ``host`` became."""
-        request = getattr(context, 'request_id', None)
-        for operation in self._store.list_operations(
-            aggregate.uuid, limit=RECENT
-        ):
-            if (operation.request_id, operation.host) == (request, host):
-                return operation
-        return None
 
     def _with_host(self, ident: str, host: str) -> store.Aggregate:
         aggregate = self.get(ident)

@@ -45,19 +45,33 @@ ALLOWED_REMOTE_EXMODS = ['xenpool_driver.exceptions']
 """Modules whose exceptions may be rebuilt from a message."""
 
 
+class RequestContext(request_context.RequestContext):
+    """The context of a request that travels.
+
+    :ivar sent_request: as which request it was written down; '' for one that
+        changes nothing.
+    """
+
+    def __init__(self, sent_request: str = '', **more: typing.Any) -> None:
+        super().__init__(**more)
+        self.sent_request = sent_request
+
+
 class ContextSerializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
-    """Sends of a request's context its id only: no token, no user."""
+    """Sends of a request's context its ids only: no token, no user."""
 
     def serialize_context(self, context: typing.Any) -> dict[str, str]:
         """Return what travels."""
-        return {'request_id': getattr(context, 'request_id', '') or ''}
+        return {
+            'request_id': getattr(context, 'request_id', '') or '',
+            'sent_request': getattr(context, 'sent_request', '') or '',
+        }
 
-    def deserialize_context(
-        self, context: dict[str, str]
-    ) -> request_context.RequestContext:
+    def deserialize_context(self, context: dict[str, str]) -> RequestContext:
         """Return a context for the request that arrived."""
-        return request_context.RequestContext(
-            request_id=context.get('request_id') or None
+        return RequestContext(
+            sent_request=context.get('sent_request') or '',
+            request_id=context.get('request_id') or None,
         )
 
 

@@ -13,12 +13,24 @@ import typing
 
 from oslo_config import cfg
 
-from xenpool_driver import base, exceptions, model, pool_states, requests
-from xenpool_driver.compute import broker, bus, failures
+from xenpool_driver import (
+    base,
+    exceptions,
+    model,
+    pool_states,
+    requests,
+    store,
+)
+from xenpool_driver.compute import broker, bus, delivery, failures
 
 MONITOR_SECONDS = 10
 """A service that works on a request says so twice in this time; one that
-has not for so long is gone."""
+has not for so long is taken to be gone. For so long, too, a service may take
+the request after it was sent."""
+
+READS = frozenset({'check_hosts', 'check_removal'})
+"""Requests that change nothing, so that nobody need know what became of
+them."""
 
 BROKER_RETRIES = 2
 """How often to try again when the broker does not answer."""
@@ -35,12 +47,18 @@ class ComputeAPI:
     ``progress`` hears nothing; the journal tells how the request goes.
 
     :param conf: the options.
+    :param database: the one that the services work with: where it is found
+        out what became of a request whose service is silent.
     :param transport: the bus; by default the one that the options name.
     """
 
     def __init__(
-        self, conf: cfg.ConfigOpts, transport: typing.Any = None
+        self,
+        conf: cfg.ConfigOpts,
+        database: store.Store,
+        transport: typing.Any = None,
     ) -> None:
+        self._sender = delivery.Sender(database, MONITOR_SECONDS)
         self._timeout = longest_request(conf)
         self._bus = transport or broker.connect(conf)
         self._client = bus.client(self._bus, BROKER_RETRIES)
@@ -226,8 +244,9 @@ class ComputeAPI:
     ) -> typing.Any:
         """Send a request and wait for its answer.
 
-        :raises ServiceUnavailable: nobody got it; nothing happened.
-        :raises ServiceLost: somebody did, and answers no more.
+        :raises ServiceUnavailable: nobody took it; nothing happened.
+        :raises ServiceLost: somebody did, answers no more, and the database
+            does not say how it ended.
         """
         whom = f"host '{server}'" if server else 'any host'
         prepared = self._client.prepare(
@@ -239,19 +258,33 @@ class ComputeAPI:
             ),
         )
         broker.assert_usable(self._bus)
+        sent = ''
+        if method not in READS:
+            concerned = arguments.get('host')
+            sent = self._sender.send(context, method, aggregate, concerned)
+        travels = bus.RequestContext(
+            sent,
+            request_id=getattr(context, 'request_id', None),
+            overwrite=False,
+        )
         try:
             answer = prepared.call(
-                context, method, aggregate=plain(aggregate), **arguments
+                travels, method, aggregate=plain(aggregate), **arguments
             )
         except bus.messaging.exceptions.MessageUndeliverable:
+            if sent:
+                self._sender.withdraw(sent)
             raise exceptions.ServiceUnavailable(
                 f"no compute service answers for {whom}"
             ) from None
         except bus.messaging.exceptions.MessagingTimeout:
-            raise exceptions.ServiceLost(
-                f"the compute service of {whom} stopped answering; 'xenpool "
-                f"operation list' shows what became of the request"
-            ) from None
+            if not sent:
+                raise exceptions.ServiceUnavailable(
+                    f"the compute service of {whom} stopped answering; the "
+                    f"request changes nothing: repeat it when the service "
+                    f"runs"
+                ) from None
+            answer = self._sender.outcome(sent, aggregate, whom)
         except bus.messaging.RemoteError as error:
             raise exceptions.ServiceError(
                 f"the compute service of {whom} failed: {error.exc_type}: "

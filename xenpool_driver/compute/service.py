@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import collections.abc
 import logging
+import os
 import signal
+import socket
 import sys
 import threading
 import types
@@ -33,6 +35,7 @@ from xenpool_driver import conf as config
 from xenpool_driver.compute import (
     broker,
     bus,
+    delivery,
     failures,
     logs,
     manager,
@@ -67,6 +70,8 @@ class Endpoint:
     ) -> None:
         self._compute = compute
         self._database = database
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        self._receiver = delivery.Receiver(database, name)
 
     def add_aggregate_host(
         self,
@@ -78,6 +83,7 @@ class Endpoint:
     ) -> Packed:
         """Join a host; see the manager."""
         return self._answer(
+            context,
             aggregate,
             lambda row: self._compute.add_aggregate_host(
                 context,
@@ -97,6 +103,7 @@ class Endpoint:
     ) -> Packed:
         """Eject a host; see the manager."""
         return self._answer(
+            context,
             aggregate,
             lambda row: self._compute.remove_aggregate_host(
                 context,
@@ -115,6 +122,7 @@ class Endpoint:
     ) -> Packed:
         """Change the master; see the manager."""
         return self._answer(
+            context,
             aggregate,
             lambda row: self._compute.set_aggregate_master(
                 context,
@@ -129,6 +137,7 @@ class Endpoint:
     ) -> Packed:
         """Rename an aggregate; see the manager."""
         return self._answer(
+            context,
             aggregate,
             lambda row: self._compute.rename_aggregate(context, row, name),
         )
@@ -138,6 +147,7 @@ class Endpoint:
     ) -> Packed:
         """Delete an aggregate; see the manager."""
         return self._answer(
+            context,
             aggregate,
             lambda row: self._compute.dismiss_aggregate(context, row),
         )
@@ -147,6 +157,7 @@ class Endpoint:
     ) -> Packed:
         """Let a pool go; see the manager."""
         return self._answer(
+            context,
             aggregate,
             lambda row: self._compute.release_aggregate(context, row),
         )
@@ -160,6 +171,7 @@ class Endpoint:
     ) -> Packed:
         """Take a pool over; see the manager."""
         return self._answer(
+            context,
             aggregate,
             lambda row: self._compute.adopt_aggregate(
                 context, row, host, replace_stamp=replace_stamp
@@ -175,6 +187,7 @@ class Endpoint:
     ) -> Packed:
         """Judge hosts; see the manager."""
         return self._answer(
+            context,
             aggregate,
             lambda row: self._compute.check_hosts(
                 context,
@@ -189,6 +202,7 @@ class Endpoint:
     ) -> Packed:
         """Judge a removal; see the manager."""
         return self._answer(
+            context,
             aggregate,
             lambda row: self._compute.check_removal(context, row, host),
         )
@@ -201,6 +215,7 @@ class Endpoint:
     ) -> Packed:
         """Audit an aggregate; see the manager."""
         return self._answer(
+            context,
             aggregate,
             lambda row: self._compute.audit_aggregate(
                 context, row, requests.unpack(requests.AUDIT, options or {})
@@ -215,6 +230,7 @@ class Endpoint:
     ) -> Packed:
         """Settle what was left behind; see the manager."""
         return self._answer(
+            context,
             aggregate,
             lambda row: self._compute.recover_aggregate(
                 context, row, requests.unpack(requests.RECOVER, options or {})
@@ -222,6 +238,27 @@ class Endpoint:
         )
 
     def _answer(
+        self,
+        context: typing.Any,
+        aggregate: Packed,
+        work: collections.abc.Callable[[store.Aggregate], Result],
+    ) -> Packed:
+        """Take a request, run it, and return its result or its failure.
+
+        :param context: says as which request it was written down.
+        :param aggregate: what the message says of it.
+        :param work: carries the request out, given what the database says.
+        """
+        try:
+            self._receiver.take(context)
+        except exceptions.StoreError as error:
+            LOG.warning('Dropped: %s', error)
+            return {'failure': failures.pack_error(error)}
+        answer = self._worked(aggregate, work)
+        self._receiver.end(context, answer)
+        return answer
+
+    def _worked(
         self,
         aggregate: Packed,
         work: collections.abc.Callable[[store.Aggregate], Result],
@@ -270,7 +307,9 @@ class ComputeService:
         self.hosts = list(dict.fromkeys(conf.enabled_hosts))
         self._database = store.open_store(conf)
         self._bus = broker.connect(conf)
-        remote = virtapi.ComputeVirtAPI(rpcapi.ComputeAPI(conf, self._bus))
+        remote = virtapi.ComputeVirtAPI(
+            rpcapi.ComputeAPI(conf, self._database, self._bus)
+        )
         # One for all hosts: so there is one login to each host.
         self._driver = base.load_driver(conf, remote)
         drivers = dict.fromkeys(self.hosts, self._driver)

@@ -21,6 +21,7 @@ from xenpool_driver.store.records import (
     Changes,
     Operation,
     Phase,
+    SentRequest,
 )
 
 if typing.TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = [
     'Moment',
     'Operation',
     'Phase',
+    'SentRequest',
     'Store',
     'margin',
     'migrate',

@@ -19,6 +19,7 @@ from xenpool_driver.store import (
     journal,
     migration,
     records,
+    sent,
     shelf,
     texts,
 )
@@ -33,7 +34,7 @@ ROUNDING = 1.0
 """Seconds by which two looks at one clock may seem to go back."""
 
 
-class Store(shelf.Shelf):
+class Store(shelf.Shelf, sent.SentRequests):
     """Aggregates and the journal of operations, in one database.
 
     Safe to be used by many threads, and by many processes with a store each.
@@ -92,6 +93,7 @@ class Store(shelf.Shelf):
         details: collections.abc.Mapping[str, typing.Any] | None,
         admit: Admit,
         request_id: str | None = None,
+        sent_request: str | None = None,
     ) -> Begun:
         """Begin an operation, and move the aggregate, in one transaction.
 
@@ -101,8 +103,10 @@ class Store(shelf.Shelf):
             nobody else can change them until this is over. It returns what
             to write, or raises, and nothing is written. It may be called
             more than once.
+        :param sent_request: uuid of the request, if it came over the bus.
         :raises AggregateNotFound: there is none, or it is dismissed and
             ``admit`` let that pass.
+        :raises RequestDropped: its caller does not wait any more.
         :raises AggregateHostExists: a host to add is in another pool.
         """
         draft = records.Operation(
@@ -120,7 +124,9 @@ class Store(shelf.Shelf):
             request_id=request_id,
         )
         operation, row = self._database.write(
-            lambda connection: self._begin(connection, draft, admit)
+            lambda connection: self._begin(
+                connection, draft, admit, sent_request
+            )
         )
         return operation, self._bound(row)
 
@@ -129,6 +135,7 @@ class Store(shelf.Shelf):
         connection: sa.Connection,
         draft: records.Operation,
         admit: Admit,
+        sent_request: str | None,
     ) -> Begun:
         row = aggregates.lock(connection, draft.aggregate_uuid)
         others = journal.running(connection, row.uuid)
@@ -144,6 +151,8 @@ class Store(shelf.Shelf):
             started_at=now,
         )
         journal.insert(connection, operation)
+        if sent_request is not None:
+            sent.begin(connection, sent_request, operation)
         return operation, row
 
     def phase(

@@ -201,3 +201,34 @@ class Phase:
     note: str
     owner: str
     epoch: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SentRequest:
+    """A request that was sent to a compute service over the bus.
+
+    :ivar kind: the method of the service, for example
+        ``add_aggregate_host``.
+    :ivar host: the compute host concerned, or None.
+    :ivar until: until when a service may take it.
+    :ivar service: who took it; None while nobody has.
+    :ivar operation_uuid: the last operation that it began; None while it is
+        judged.
+    :ivar withdrawn_at: when its caller stopped waiting; it begins no
+        operation from then on.
+    :ivar answer: what the service answered, as JSON values.
+    """
+
+    uuid: str
+    aggregate_uuid: str
+    kind: str
+    host: str | None
+    request_id: str | None
+    sent_at: float
+    until: float
+    service: str | None = None
+    taken_at: float | None = None
+    operation_uuid: str | None = None
+    withdrawn_at: float | None = None
+    ended_at: float | None = None
+    answer: dict[str, typing.Any] | None = None

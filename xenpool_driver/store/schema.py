@@ -13,7 +13,7 @@ import typing
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-REVISIONS = ('0001',)
+REVISIONS = ('0001', '0002')
 """Every schema revision, oldest first (``migrations/versions``)."""
 
 REVISION = REVISIONS[-1]
@@ -146,4 +146,32 @@ PHASES = sa.Table(
     sa.Column('owner', LINE, nullable=False),
     sa.Column('epoch', sa.Integer, nullable=False),
     **_OPTIONS,
+)
+
+REQUESTS = sa.Table(
+    'xenpool_requests',
+    METADATA,
+    sa.Column('id', sa.Integer, primary_key=True),
+    sa.Column('uuid', UUID, nullable=False),
+    sa.Column(
+        'aggregate_uuid',
+        UUID,
+        sa.ForeignKey(AGGREGATES.c.uuid),
+        nullable=False,
+    ),
+    sa.Column('kind', LINE, nullable=False),
+    sa.Column('host', LINE),
+    sa.Column('request_id', LINE),
+    sa.Column('sent_at', SECONDS, nullable=False),
+    # Until when a service may take it.
+    sa.Column('until', SECONDS, nullable=False),
+    sa.Column('service', LINE),
+    sa.Column('taken_at', SECONDS),
+    # The last operation that it began.
+    sa.Column('operation_uuid', UUID),
+    sa.Column('withdrawn_at', SECONDS),
+    sa.Column('ended_at', SECONDS),
+    sa.Column('answer', LONG),
+    sa.UniqueConstraint('uuid'),
+    **_NUMBERED,
 )
