@@ -126,8 +126,9 @@ class Host(Record):
 
     @property
     def initiator(self) -> str:
-        """Its iSCSI name (IQN); '' where it has none."""
-        return self.iscsi_iqn or self.other_config.get('iscsi_iqn', '')
+        """Its iSCSI name (IQN), in small letters (RFC 3720); '' for none."""
+        found = self.iscsi_iqn or self.other_config.get('iscsi_iqn', '')
+        return found.lower()
 
     @property
     def typed(self) -> str:

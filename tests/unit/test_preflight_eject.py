@@ -287,6 +287,11 @@ ERRORS: dict[str, tuple[tuple[str, ...], str, str]] = {
         'nfs, which is not plugged on every other host',
         'xe pbd-plug uuid=uuid-PBD-nfs-',
     ),
+    'a class not read': (
+        ('VM_REQUIRES_GPU', 'OpaqueRef:VM-w', 'OpaqueRef:GPU_group-a'),
+        'web cannot move (VM_REQUIRES_GPU)',
+        'vm-shutdown',
+    ),
     'unheard of': (
         ('SOMETHING_NEW', 'OpaqueRef:VM-w', 'OpaqueRef:SR-nfs'),
         'web cannot move: nfs (SOMETHING_NEW)',

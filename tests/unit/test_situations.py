@@ -142,7 +142,7 @@ def test_one_iscsi_name_for_two_hosts() -> None:
     sides = situation()
     member = raw_pools.host(sides['pool'], master=False)[1]
     name = member['iscsi_iqn'] or member['other_config']['iscsi_iqn']
-    joiner(sides)['iscsi_iqn'] = name
+    joiner(sides)['iscsi_iqn'] = name.upper()
     report = judge(sides)
     assert bad(report) == [('duplicate-iqn', WARN)]
     finding = only(report, 'duplicate-iqn')
@@ -297,6 +297,29 @@ def test_management_that_moves_to_the_pools_bond() -> None:
     # XAPI looks at the mode: DHCP that has got no answer counts, too.
     nic(sides, 'joiner', 'eth1')['ip_configuration_mode'] = 'DHCP'
     assert 'eth1 by DHCP' in only(judge(sides), 'pool-bonds').message
+
+
+def test_management_on_a_vlan_that_moves_to_a_vlan_of_the_bond() -> None:
+    sides = situation('bond-takes-storage-address')
+    nic(sides, 'joiner', 'eth1').update(IP='', ip_configuration_mode='None')
+    for side, device in (('joiner', 'eth0'), ('pool', 'bond0')):
+        below = nic(sides, side, device)
+        vlan = {k: v for k, v in below.items() if k != 'uuid'}
+        below.update(management=False, IP='', ip_configuration_mode='None')
+        vlan.update(
+            VLAN='27',
+            physical=False,
+            bond_master_of=[],
+            VLAN_master_of='OpaqueRef:VLAN-27',
+        )
+        above = raw_pools.add(sides[side], 'PIF', 'mgmt', **vlan)
+        raw_pools.add(sides[side], 'VLAN', '27', tag='27', untagged_PIF=above)
+    assert [f for f in judge(sides).findings if f.check == 'nic-names'] == [
+        model.Finding(
+            'nic-names', PASS, "the joiner's NICs have the names of the pool's"
+        )
+    ]
+    assert judge(sides).failures == ()
 
 
 def test_management_on_a_nic_beside_the_pools_bond() -> None:

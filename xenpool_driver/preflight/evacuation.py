@@ -281,18 +281,21 @@ def _other(blocker: _Blocker) -> _Told:
             for param in params
             if param != blocker.vm.ref
         ]
-        reason = ' '.join(['cannot move:', *named]).rstrip(': ')
+        reason = ' '.join(['cannot move:', *filter(None, named)]).rstrip(': ')
     remedy = 'repeat with --suspend-ha' if code == _HA_ONLY else ''
     return f"{blocker.vm.name} {reason}", remedy, ()
 
 
 def _name(pool: snapshot.PoolSnapshot, param: str) -> str:
-    """Return the name of what a parameter refers to, or itself."""
+    """Return the name of what a parameter refers to, or itself.
+
+    A reference that leads nowhere here says nothing to anybody.
+    """
     for table in (pool.vms, pool.hosts, pool.srs, pool.vdis):
         record = table.get(param)
         if record is not None:
             return str(getattr(record, 'name', param))
-    return param
+    return '' if param.startswith('OpaqueRef:') else param
 
 
 _TELLERS: collections.abc.Mapping[
