@@ -430,3 +430,32 @@ def test_local_storage_that_an_eject_left_unplugged() -> None:
     assert finding.remedy == f"xe pbd-plug uuid={pbd['uuid']}"
     joining = audit(raw, aggregate, views, joining=[record['uuid']])
     assert bad(joining) == []
+
+
+def test_a_bond_that_a_member_did_not_make() -> None:
+    raw, aggregate, views = world()
+    raw.pop('Bond', None)  # an audit reads it off the interfaces
+    nics = [
+        next(pif for pif in raw['PIF'].values() if pif['host'] == ref)
+        for ref in raw['host']
+    ]
+    for number, nic in enumerate(nics):
+        second = {k: v for k, v in nic.items() if k != 'uuid'}
+        second.update(device='eth1', management=False)
+        add(raw, 'PIF', f"second-{number}", **second)
+        nic['bond_slave_of'] = f"OpaqueRef:bond-{number}"
+        bond = {**second, 'device': 'bond0', 'physical': False}
+        bond['network'] = 'OpaqueRef:bonded'
+        bond['bond_master_of'] = [f"OpaqueRef:bond-{number}"]
+        add(raw, 'PIF', f"bond-{number}", **bond)
+    assert bad(audit(raw, aggregate, views)) == []
+    ref, record = host(raw, master=False)
+    for name, pif in list(raw['PIF'].items()):
+        if pif['host'] == ref and pif['device'] == 'bond0':
+            del raw['PIF'][name]
+    (finding,) = [f for f in audit(raw, aggregate, views) if f.severity.rank]
+    assert (finding.check, finding.severity) == ('bonds', WARN)
+    assert "lacks bond0, the master's bond of eth0" in finding.message
+    assert finding.remedy.endswith('xe-toolstack-restart')
+    joining = audit(raw, aggregate, views, joining=[record['uuid']])
+    assert bad(joining) == []

@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections.abc
 
 from xenpool_driver import findings, identity, model, objects, snapshot
-from xenpool_driver.reconcile import cases, lifecycle, members, storage
+from xenpool_driver.reconcile import cases, lifecycle, members, storage, wiring
 from xenpool_driver.reconcile import declared as declarations
 from xenpool_driver.reconcile.cases import fail, unknown, warn
 
@@ -300,6 +300,12 @@ CHECKS: tuple[tuple[str, str, _AUDIT, tuple[str, ...]], ...] = (
         'pool and hosts use storage that is there',
         storage.roles,
         ('SR', 'PBD'),
+    ),
+    (
+        'bonds',
+        "all members have the master's bonds",
+        wiring.bonds,
+        ('host_metrics', 'PIF'),
     ),
     ('tls', 'TLS verification is the same everywhere', tls, ()),
     ('ha', 'HA can keep its promise, or is off', ha, ()),
