@@ -116,6 +116,8 @@ NOT_COMPARED = (
 
 UNSEEN = (
     'HA, storage, clustering and live migration',
+    'what guests allow in which state, ``VM.clone``, ``VM.copy``, '
+    '``VM.snapshot``, reboots and plugging of drives',
     '``event.next``, limited roles, VLANs, bonds and tunnels made by calls',
     'a coordinator that is cut off rather than dead',
     '``live`` turning false after ten minutes of silence',
@@ -130,6 +132,10 @@ LEFT_OUT = (
     '401 as from XAPI. ``role.get_all`` lacks the permissions for it.',
     'The fingerprints in ``Certificate`` records are not those of the '
     'certificates that simulated hosts show.',
+    'Guests count as having the tools of XenServer: nothing is refused for '
+    'want of them, though no ``VM_guest_metrics`` are there.',
+    'Disks have no content, and suspended guests no image. A snapshot has no '
+    '``snapshot_metadata``.',
     'Checks that XAPI makes before it writes a field by hand '
     '(``VM.set_domain_type`` and its like), unless pools depend on them.',
 )

@@ -333,6 +333,58 @@ def test_the_control_endpoint_shows_and_moves_the_clock(
     assert simulated.clock.scale == 5
 
 
+@pytest.mark.parametrize(
+    'body',
+    [
+        '{"scale": NaN}',
+        '{"scale": Infinity}',
+        '{"scale": 7, "advance": NaN}',
+        '{"scale": 7, "advance": -1}',
+        '{"scale": -1, "advance": 1000000}',
+        '{"scale": [], "advance": 1000000}',
+        '[]',
+        '7',
+    ],
+)
+def test_a_clock_that_cannot_be_set_stays_as_it_is(
+    simulated: simulator.Simulation, body: str
+) -> None:
+    assert simulated.control is not None
+    before = ask(simulated, '/clock')
+    request = urllib.request.Request(
+        f'{simulated.control.url}/clock', body.encode(), method='POST'
+    )
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=10)
+    assert caught.value.code == 400
+    assert json.loads(caught.value.read())['error']
+    after = ask(simulated, '/clock')
+    assert after['scale'] == before['scale']
+    assert after['now'] - before['now'] < 100000
+
+
+def test_a_host_is_installed_anew_through_the_control_endpoint(
+    simulated: simulator.Simulation,
+) -> None:
+    host = simulated.hosts[1]
+    state = post(
+        simulated, f'/hosts/{host.name}/install-anew', {'password': 'new'}
+    )
+    (found,) = (h for h in state['hosts'] if h['name'] == host.name)
+    assert found['uuid'] != host.uuid
+    assert found['address'] == host.address
+
+    def ready() -> bool:
+        hosts = ask(simulated, '/state')['hosts']
+        return any(
+            each['name'] == host.name and each['phase'] == 'ready'
+            for each in hosts
+        )
+
+    until(ready, 'ready')
+    assert simulated.named(host.name).check_password('root', 'new')
+
+
 def test_the_control_endpoint_arms_faults_and_counts_calls(
     simulated: simulator.Simulation,
 ) -> None:
@@ -390,6 +442,29 @@ def test_the_records_of_a_host_can_be_fetched(
     host = next(iter(records['host'].values()))
     assert host['uuid'] == simulated.hosts[1].uuid
     assert 'session' not in records
+
+
+def test_a_control_port_that_is_taken_is_named(
+    simulated: simulator.Simulation,
+) -> None:
+    assert simulated.control is not None
+    port = simulated.control.url.rpartition(':')[2]
+    ended = subprocess.run(
+        [
+            *(sys.executable, '-m', 'xenpool_driver.simulator'),
+            *('--hosts', '1', '--address', '127.30.6.9', '--port', '0'),
+            *('--http-port', '0', '--control-port', port),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f'xenpool: cannot listen on 127.0.0.1:{port} (control port): Address'
+        ' already in use\n'
+    )
 
 
 # -- as a process -----------------------------------------------------------

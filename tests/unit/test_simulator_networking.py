@@ -23,6 +23,13 @@ class Site:
         (self.host,) = where.machines
         self.door = doors.Door(self.host)
 
+    @classmethod
+    def of(cls, host: machine.Machine) -> Site:
+        """Return a host of another world, and somebody logged in."""
+        made = cls.__new__(cls)
+        made.host, made.door = host, doors.Door(host)
+        return made
+
     @property
     def db(self) -> database.Database:
         assert self.host.db is not None
@@ -171,3 +178,65 @@ def test_what_xapi_writes_by_hand_is_written(site: Site) -> None:
         'VM',
         'OpaqueRef:none',
     )
+
+
+def test_the_management_interface_keeps_its_address_type(site: Site) -> None:
+    method = 'PIF.set_primary_address_type'
+    management, other = site.card('eth0'), site.card('eth1')
+    assert site.refused(method, management, 'IPv6') == (
+        'PIF_IS_MANAGEMENT_INTERFACE',
+        management,
+    )
+    assert site.db.get('PIF', management)['primary_address_type'] == 'IPv4'
+    site.door(method, other, 'IPv6')
+    assert site.db.get('PIF', other)['primary_address_type'] == 'IPv6'
+
+
+def test_the_initiator_name_stands_in_two_places_that_agree(
+    site: Site,
+) -> None:
+    (host,) = site.db.refs('host')
+    record = site.db.get('host', host)
+    assert record['iscsi_iqn'] == record['other_config']['iscsi_iqn'] != ''
+    site.door('host.set_iscsi_iqn', host, 'iqn.2026-02.example:a')
+    assert record['other_config']['iscsi_iqn'] == 'iqn.2026-02.example:a'
+    assert record['iscsi_iqn'] == 'iqn.2026-02.example:a'
+    site.door('host.remove_from_other_config', host, 'iscsi_iqn')
+    assert record['iscsi_iqn'] == 'iqn.2026-02.example:a'
+    site.door(
+        'host.add_to_other_config', host, 'iscsi_iqn', 'iqn.2026-02.example:b'
+    )
+    assert record['iscsi_iqn'] == 'iqn.2026-02.example:b'
+    assert site.refused('host.set_iscsi_iqn', host, '') == (
+        'INVALID_VALUE',
+        'value',
+        '',
+    )
+    site.door('host.set_multipathing', host, True)
+    assert record['other_config']['multipathing'] == 'true'
+    site.door('host.set_other_config', host, {'multipathing': 'false'})
+    assert not record['multipathing']
+    assert record['iscsi_iqn'] == 'iqn.2026-02.example:b'
+
+
+def test_a_member_does_not_bond_two_cards_with_addresses() -> None:
+    where = doors.world()
+    build.standalone(where, 2, '127.30.9.1', doors.PASSWORD)
+    one, two = where.machines
+    site, joiner = Site.of(one), Site.of(two)
+    network = site.network('bonded')
+    cards = [site.card('eth0'), site.card('eth1')]
+    site.door('Bond.create', network, cards, '', 'balance-slb', {})
+    joiner.db.set(
+        'PIF',
+        joiner.card('eth1'),
+        IP='127.31.9.2',
+        ip_configuration_mode='Static',
+    )
+    joiner.door('pool.join', one.address, 'root', doors.PASSWORD)
+    where.clock.advance(60)
+    host = site.db.by_uuid('host', two.uuid)
+    mine = [p for p in site.db.all('PIF').values() if p['host'] == host]
+    assert site.db.get('host', host)['enabled']
+    assert len(site.db.refs('Bond')) == 1
+    assert {pif['IP'] for pif in mine} == {two.address, '127.31.9.2'}

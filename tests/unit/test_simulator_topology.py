@@ -155,6 +155,11 @@ class TestYaml:
             ('hosts: [{name: a, set: {SR: {tags: []}}}]', "'SR'"),
             ('hosts: [{name: a, set: {host: {colour: red}}}]', "'colour'"),
             ('hosts: [{name: a, set: {host: {enabled: 5}}}]', 'no bool'),
+            ('hosts: [{name: a, address: 10.0.0.1}]', 'host a: address'),
+            ('hosts: [{name: a, address: 10.0.0.1}]', '127.0.0.0/8'),
+            ('hosts: [{name: a, address: here}]', 'no IPv4 address'),
+            ('hosts: [{name: a, address: "::1"}]', 'no IPv4 address'),
+            ('pools: [{hosts: [a], ha: true}]', 'shared: true'),
             ('pools: [{name: p}]', "'p'"),
             ('pools: [{hosts: [a], vlans: [{device: x, tag: 1}]}]', "'x'"),
             ('pools: [{hosts: [a], srs: [{name: s}]}]', "'s'"),
@@ -173,6 +178,22 @@ class TestYaml:
         with pytest.raises(ValueError, match='topology.yaml') as caught:
             load(tmp_path, text)
         assert offender in str(caught.value)
+
+    def test_ha_has_a_state_file(self, tmp_path: pathlib.Path) -> None:
+        where = load(
+            tmp_path,
+            'pools: [{hosts: [a, {name: b, power: off}], ha: true,'
+            ' srs: [{name: nfs1, shared: true}]}]',
+        )
+        one = where.machines[0]
+        (pool,) = db_of(one).all('pool').values()
+        assert pool['ha_enabled']
+        assert 'ha_disable' in pool['allowed_operations']
+        (statefile,) = pool['ha_statefiles']
+        disk = db_of(one).get('VDI', statefile)
+        assert disk['type'] == 'ha_statefile'
+        assert db_of(one).get('SR', disk['SR'])['name_label'] == 'nfs1'
+        assert all(target.ha_armed for target in where.machines)
 
 
 class TestRecords:

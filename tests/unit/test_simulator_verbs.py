@@ -350,6 +350,49 @@ class TestHa:
         assert refused(ha.disable_ha, call(one)) == ['HA_NOT_ENABLED']
         master.designate_new_master(call(one), ref(one, two))
 
+    def test_a_member_that_was_disarmed_does_not_come_back_by_itself(
+        self, armed: list[machine.Machine]
+    ) -> None:
+        one, two, _ = armed
+        ha.emergency_ha_disable(call(two))
+        lifecycle.exit_toolstack(two)
+        one.clock.advance(50)
+        reason = 'HA_POOL_IS_ENABLED_BUT_HOST_IS_DISABLED'
+        assert manual_world.state(two) == reason
+        assert not db_of(one).get('host', ref(one, two))['enabled']
+        with pytest.raises(errors.ApiError) as caught:
+            hosts.local_assert_healthy(call(two))
+        assert caught.value.details == [reason]
+        ha.disable_ha(call(one))
+        one.clock.advance(300)
+        assert manual_world.state(two) == f'slave:{one.address}'
+        assert db_of(one).get('host', ref(one, two))['enabled']
+
+    def test_a_coordinator_that_was_disarmed_switches_it_off(
+        self, armed: list[machine.Machine]
+    ) -> None:
+        one, two, _ = armed
+        for target in armed:
+            ha.emergency_ha_disable(call(target))
+        lifecycle.exit_toolstack(one)
+        one.clock.advance(60)
+        (pool,) = db_of(one).all('pool').values()
+        assert not pool['ha_enabled']
+        lifecycle.exit_toolstack(two)
+        one.clock.advance(60)
+        assert db_of(one).get('host', ref(one, two))['enabled']
+
+    def test_a_member_that_was_away_is_disarmed_when_the_pool_is(
+        self, armed: list[machine.Machine]
+    ) -> None:
+        one, two, _ = armed
+        lifecycle.kill_machine(two)
+        ha.disable_ha(call(one))
+        assert two.ha_armed
+        lifecycle.power_on(two)
+        one.clock.advance(60)
+        assert not two.ha_armed
+
     def test_a_dead_coordinator_is_replaced(
         self, armed: list[machine.Machine]
     ) -> None:

@@ -20,17 +20,26 @@ from xenpool_driver.simulator import (
 )
 
 
+def loopback(address: str) -> ipaddress.IPv4Address:
+    """Return an address at which a simulated host can listen.
+
+    :raises ValueError: when it is none.
+    """
+    try:
+        ip = ipaddress.IPv4Address(address)
+    except ValueError:
+        raise ValueError(f"address '{address}' is no IPv4 address") from None
+    if not ip.is_loopback:
+        raise ValueError(f"address '{address}' is not in 127.0.0.0/8")
+    return ip
+
+
 def addresses(first: str) -> collections.abc.Iterator[str]:
     """Yield loopback addresses from ``first`` on, none ending in 0 or 255.
 
     :raises ValueError: when ``first`` is none.
     """
-    try:
-        ip = ipaddress.IPv4Address(first)
-    except ValueError:
-        raise ValueError(f"address '{first}' is no IPv4 address") from None
-    if not ip.is_loopback:
-        raise ValueError(f"address '{first}' is not in 127.0.0.0/8")
+    ip = loopback(first)
     while ip.is_loopback:
         if int(ip) & 255 not in (0, 255):
             yield str(ip)
@@ -115,3 +124,11 @@ def form_pool(
         startup.join_in(member)
         startup.enable(member, db)
     master.disk = images.take(db)
+
+
+def arm(master: machine.Machine, db: database.Database) -> None:
+    """Let HA be on, or off, on all machines of a pool as its record says."""
+    armed = any(pool['ha_enabled'] for pool in db.all('pool').values())
+    for target in master.world.machines:
+        if target.secret == master.secret:
+            target.ha_armed = armed

@@ -13,6 +13,7 @@ import datetime
 import heapq
 import itertools
 import logging
+import math
 import threading
 import time
 import typing
@@ -40,6 +41,16 @@ def from_iso(text: str) -> float:
     """
     moment = datetime.datetime.strptime(text, '%Y%m%dT%H:%M:%SZ')
     return moment.replace(tzinfo=datetime.UTC).timestamp()
+
+
+def check_span(what: str, number: float) -> None:
+    """Refuse what is no number from 0 on.
+
+    :param what: it is called so in the refusal.
+    :raises ValueError: for less than 0, infinity, and what is no number.
+    """
+    if not 0 <= number < math.inf:
+        raise ValueError(f'{what} {number} is no number from 0 on')
 
 
 class Timer:
@@ -86,8 +97,7 @@ class Clock:
     """
 
     def __init__(self, scale: float = 1.0, start: float | None = None) -> None:
-        if scale < 0:
-            raise ValueError(f'scale {scale} is below 0')
+        check_span('scale', scale)
         self._scale = scale
         self._base = time.time() if start is None else start
         self._real_base = time.monotonic()
@@ -122,8 +132,7 @@ class Clock:
         Returns when all timers that were due by then have gone off, and
         those that they set.
         """
-        if seconds < 0:
-            raise ValueError(f'cannot go back {-seconds} s in time')
+        check_span('advance', seconds)
         with self._changed:
             self._base += seconds
             until = self.now()
@@ -133,8 +142,7 @@ class Clock:
 
     def set_scale(self, scale: float) -> None:
         """From now on let time run ``scale`` times as fast as life."""
-        if scale < 0:
-            raise ValueError(f'scale {scale} is below 0')
+        check_span('scale', scale)
         with self._changed:
             self._base = self.now()
             self._real_base = time.monotonic()

@@ -35,6 +35,7 @@ import logging
 import threading
 import typing
 
+from xenpool_driver.simulator import clock as clock_module
 from xenpool_driver.simulator import (
     errors,
     faults,
@@ -47,6 +48,8 @@ from xenpool_driver.simulator import (
 LOG = logging.getLogger(__name__)
 
 Json = typing.Any
+
+ADDRESS = '127.0.0.1'
 
 
 class Unknown(Exception):
@@ -211,14 +214,18 @@ class Strings:
         }
 
     def _set_clock(self, body: Json) -> None:
+        """Set the clock; nothing changes unless all of it can be done."""
         clock = self._world.clock
-        unknown = set(body) - {'advance', 'scale'}
+        unknown = set(_options(body)) - {'advance', 'scale'}
         if unknown:
             raise ValueError(f'a clock has no {sorted(unknown)[0]!r}')
-        if 'scale' in body:
-            clock.set_scale(float(body['scale']))
-        if 'advance' in body:
-            clock.advance(float(body['advance']))
+        wanted = {what: float(number) for what, number in body.items()}
+        for what, number in wanted.items():
+            clock_module.check_span(what, number)
+        if 'scale' in wanted:
+            clock.set_scale(wanted['scale'])
+        if 'advance' in wanted:
+            clock.advance(wanted['advance'])
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -269,13 +276,21 @@ class Endpoint:
 
     :param where: the world whose strings it pulls.
     :param port: on 127.0.0.1; 0: any free one.
+    :raises OSError: when the port cannot be had; names it.
     """
 
     def __init__(self, where: world.World, port: int = 0) -> None:
         handler = type('Handler', (_Handler,), {'strings': Strings(where)})
-        self._server = http.server.ThreadingHTTPServer(
-            ('127.0.0.1', port), handler
-        )
+        try:
+            self._server = http.server.ThreadingHTTPServer(
+                (ADDRESS, port), handler
+            )
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f'cannot listen on {ADDRESS}:{port} (control port):'
+                f' {error.strerror}',
+            ) from error
         self._server.daemon_threads = True
         self._thread = threading.Thread(
             target=self._server.serve_forever,

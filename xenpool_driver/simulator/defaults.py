@@ -11,6 +11,7 @@ from xenpool_driver.simulator import (
     errors,
     hardware,
     machine,
+    vm_states,
 )
 
 INTERNAL_NETWORK = {
@@ -210,6 +211,7 @@ def create_host(target: machine.Machine, db: database.Database) -> str:
         },
     )
     started = f'{int(db.clock.now())}.'
+    iqn = f'iqn.2026-01.example:{target.name}'
     return db.create(
         'host',
         {
@@ -218,10 +220,11 @@ def create_host(target: machine.Machine, db: database.Database) -> str:
             'name_description': 'Default install',
             'enabled': True,
             'metrics': metrics,
+            'iscsi_iqn': iqn,
             'other_config': {
                 'agent_start_time': started,
                 'boot_time': started,
-                'iscsi_iqn': f'iqn.2026-01.example:{target.name}',
+                'iscsi_iqn': iqn,
             },
             'ssl_legacy': False,
             'https_only': False,
@@ -325,7 +328,9 @@ def create_control_domain(
             'name_description': 'The domain which manages physical devices'
             ' and manages other domains',
             'power_state': 'Running',
-            'allowed_operations': ['metadata_export'],
+            'actions_after_shutdown': 'destroy',
+            'actions_after_reboot': 'destroy',
+            'actions_after_crash': 'destroy',
             'is_control_domain': True,
             'resident_on': host,
             'affinity': host,
@@ -348,6 +353,7 @@ def create_control_domain(
         uuid=target.hardware.dom0_uuid,
     )
     db.set('host', host, control_domain=vm)
+    vm_states.refresh(db, vm)
     create_consoles(target, db, vm)
     return vm
 

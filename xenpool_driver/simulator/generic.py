@@ -50,14 +50,14 @@ _WRITTEN = {
     'set_ext_auth_max_threads set_ext_auth_cache_enabled '
     'set_ext_auth_cache_size set_ext_auth_cache_expiry '
     'set_telemetry_next_collection set_repositories',
-    'host': 'set_iscsi_iqn set_multipathing set_numa_affinity_policy '
-    'set_ssh_auto_mode set_console_idle_timeout set_max_cstate set_ntp_mode '
+    'host': 'set_numa_affinity_policy set_ssh_auto_mode '
+    'set_console_idle_timeout set_max_cstate set_ntp_mode '
     'set_ntp_custom_servers set_timezone',
     'VM': 'set_other_config add_to_other_config remove_from_other_config '
     'set_platform add_to_platform remove_from_platform '
     'set_blocked_operations add_to_blocked_operations '
     'remove_from_blocked_operations set_NVRAM add_to_NVRAM '
-    'remove_from_NVRAM set_is_default_template set_ha_restart_priority '
+    'remove_from_NVRAM set_ha_restart_priority '
     'set_start_delay set_shutdown_delay set_order set_suspend_VDI '
     'set_appliance set_groups set_has_vendor_device '
     'set_actions_after_crash set_domain_type set_HVM_boot_policy '
@@ -67,7 +67,7 @@ _WRITTEN = {
     'remove_ipv6_allowed',
     'VDI': 'set_name_label set_name_description set_sharable set_read_only '
     'set_managed set_on_boot set_allow_caching',
-    'PIF': 'set_disallow_unplug set_primary_address_type',
+    'PIF': 'set_disallow_unplug',
     'network': 'set_default_locking_mode',
     'VBD': 'set_mode',
     'Bond': 'set_mode',

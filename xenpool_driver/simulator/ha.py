@@ -7,6 +7,8 @@ asking; see :func:`watch`.
 
 from __future__ import annotations
 
+import typing
+
 from xenpool_driver.simulator import (
     database,
     errors,
@@ -37,21 +39,29 @@ def enable_ha(
         if not prechecks.only_pool(db)['restrictions'].get('enable_xha'):
             raise errors.ApiError('LICENCE_RESTRICTION', 'HA')
         _check_hosts(db)
-        statefiles = _create_statefiles(db, heartbeat_srs)
+        fields = enabled(db, heartbeat_srs, configuration)
         _arm(call, master, db)
         for ref in db.refs('pool'):
-            db.set(
-                'pool',
-                ref,
-                ha_enabled=True,
-                ha_statefiles=statefiles,
-                ha_configuration={
-                    'timeout': DEFAULT_TIMEOUT,
-                    **configuration,
-                },
-                ha_plan_exists_for=max(0, len(db.refs('host')) - 1),
-            )
+            db.set('pool', ref, **fields)
     operations.update_allowed(db)
+
+
+def enabled(
+    db: database.Database,
+    heartbeat_srs: list[str],
+    configuration: dict[str, str],
+) -> dict[str, typing.Any]:
+    """Put state files on SRs; return the pool's fields with HA on.
+
+    :param heartbeat_srs: where; empty: on a shared SR of the pool.
+    :raises ApiError: CANNOT_CREATE_STATE_FILE.
+    """
+    return {
+        'ha_enabled': True,
+        'ha_statefiles': _create_statefiles(db, heartbeat_srs),
+        'ha_configuration': {'timeout': DEFAULT_TIMEOUT, **configuration},
+        'ha_plan_exists_for': max(0, len(db.refs('host')) - 1),
+    }
 
 
 def _check_hosts(db: database.Database) -> None:

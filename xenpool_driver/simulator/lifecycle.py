@@ -313,6 +313,7 @@ def _master(
     startup.greet_members(target)
     yield times.alone_enable if alone else times.master_enable - times.demote
     startup.plug_storage(target, db)
+    startup.settle_ha(target, db)
     startup.enable(target, db)
     startup.tell_of_promotion(target, db)
     process.ready = True
@@ -356,8 +357,11 @@ def _member(
         yield times.member_retry
     try:
         db = startup.join_in(target)
+        reason = startup.settle_ha(target, db)
     except startup.Stuck:
-        process.emergency = errors.ApiError('HOST_STILL_BOOTING')
+        reason = errors.ApiError('HOST_STILL_BOOTING')
+    if reason is not None:
+        process.emergency = reason
         yield target.rng.uniform(*times.stuck_restart)
         exit_toolstack(target)
         return

@@ -41,6 +41,11 @@ def pif_of(
     return None
 
 
+def is_addressed(pif: database.Record) -> bool:
+    """Tell whether an interface has, or gets, an IPv4 address."""
+    return bool(pif['ip_configuration_mode'] != 'None')
+
+
 def create_pif(
     db: database.Database, like: database.Record, host: str, network: str
 ) -> str:
@@ -81,6 +86,9 @@ def _copy_bond(
     if not slaves or any(
         db.get('PIF', ref)['bond_slave_of'] != NULL for ref in slaves
     ):
+        return
+    if sum(is_addressed(db.get('PIF', ref)) for ref in slaves) > 1:
+        # XAPI refuses the bond, and only logs that (xapi_bond.ml).
         return
     master = db.get('PIF', bond['master'])
     over = create_pif(db, master, host, master['network'])

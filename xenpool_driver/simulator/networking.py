@@ -149,12 +149,9 @@ def _check_members(db: database.Database, members: list[str]) -> None:
             raise errors.ApiError('HA_CANNOT_CHANGE_BOND_STATUS_OF_MGMT_IFACE')
     if len({db.get('PIF', ref)['host'] for ref in members}) > 1:
         raise errors.ApiError('PIF_CANNOT_BOND_CROSS_HOST')
-    if sum(map(_addressed, (db.get('PIF', ref) for ref in members))) > 1:
+    pifs = [db.get('PIF', ref) for ref in members]
+    if sum(map(netcopy.is_addressed, pifs)) > 1:
         raise errors.ApiError('PIF_BOND_MORE_THAN_ONE_IP')
-
-
-def _addressed(pif: database.Record) -> bool:
-    return bool(pif['ip_configuration_mode'] != 'None')
 
 
 def _primary(db: database.Database, members: list[str]) -> str:
@@ -248,6 +245,30 @@ def destroy_tunnel(call: registry.Call, self: str) -> None:
         if db.exists(access, 'PIF'):
             db.delete('PIF', access)
         db.delete('tunnel', self)
+
+
+# -- interfaces --------------------------------------------------------------
+
+
+@registry.message('PIF.set_primary_address_type')
+def set_primary_address_type(
+    call: registry.Call, self: str, primary_address_type: str
+) -> None:
+    """Say which of its addresses an interface is known by.
+
+    Not of the one that carries the management (xapi_pif.ml).
+    """
+    db = call.db
+    pif = db.get('PIF', self)
+    pool = prechecks.only_pool(db)
+    if pif['currently_attached']:
+        if pool['ha_enabled']:
+            raise errors.ApiError('HA_IS_ENABLED')
+        if pool['redo_log_enabled']:
+            raise errors.ApiError('REDO_LOG_IS_ENABLED')
+    if pif['management']:
+        raise errors.ApiError('PIF_IS_MANAGEMENT_INTERFACE', self)
+    db.set('PIF', self, primary_address_type=primary_address_type)
 
 
 # -- networks ----------------------------------------------------------------

@@ -15,6 +15,7 @@ from xenpool_driver.simulator import (
     database,
     defaults,
     errors,
+    host_settings,
     machine,
     prechecks,
 )
@@ -200,6 +201,7 @@ class Push:
         for kind in ('host', 'host_internal'):
             self._certificate(record, host, kind)
         self._cpus(record, host)
+        host_settings.follow(self._remote, host)
         return host
 
     def _certificate(self, record: Record, host: str, kind: str) -> None:

@@ -133,6 +133,7 @@ def add_pool(
         member.secret = master.secret
         lifecycle.start_now(member, None)
         member.disk = master.disk
+    build.arm(master, db)
     _note_heartbeats(master, machines)
     return machines
 

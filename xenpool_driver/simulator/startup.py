@@ -319,6 +319,27 @@ def note_start(
         db.put_in_map('host', host, 'other_config', key, now)
 
 
+def settle_ha(
+    target: machine.Machine, db: database.Database
+) -> errors.ApiError | None:
+    """Bring HA on this machine and in its pool together (xapi.ml).
+
+    The pool's master decides for the pool, and the pool for its members, but
+    one that was disarmed does not take part again by itself.
+
+    :returns: the reason to stay in emergency mode, None when all is well.
+    """
+    pool = prechecks.only_pool(db)
+    if not pool['ha_enabled']:
+        target.ha_armed = False
+    elif not target.ha_armed and target.is_master:
+        for ref in db.refs('pool'):
+            db.set('pool', ref, ha_enabled=False)
+    elif not target.ha_armed:
+        return errors.ApiError('HA_POOL_IS_ENABLED_BUT_HOST_IS_DISABLED')
+    return None
+
+
 def tell_of_promotion(target: machine.Machine, db: database.Database) -> None:
     """Post the message of a new coordinator, once."""
     if target.just_promoted:

@@ -209,17 +209,21 @@ def sr_destroy(call: registry.Call, sr: str) -> None:
 @registry.message('SR.scan')
 def sr_scan(call: registry.Call, sr: str) -> None:
     """Look what is on an SR: what was there before."""
-    _attached(call.db, sr)
+    assert_attached(call.db, sr)
     _pause(call)
 
 
 @registry.message('SR.update')
 def sr_update(call: registry.Call, sr: str) -> None:
     """Look how full an SR is: as full as it was."""
-    _attached(call.db, sr)
+    assert_attached(call.db, sr)
 
 
-def _attached(db: database.Database, sr: str) -> None:
+def assert_attached(db: database.Database, sr: str) -> None:
+    """Refuse an SR to which no host is connected.
+
+    :raises ApiError: SR_NO_PBDS.
+    """
     record = db.get('SR', sr)
     if not any(
         db.get('PBD', pbd)['currently_attached'] for pbd in record['PBDs']

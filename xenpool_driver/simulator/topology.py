@@ -162,10 +162,15 @@ class Builder:
         profile = self._profile
         if 'version_profile' in raw:
             profile = profiles.get(raw['version_profile'])
+        address = str(raw.get('address') or self._next_address())
+        try:
+            build.loopback(address)
+        except ValueError as error:
+            raise ValueError(f"host {raw['name']}: {error}") from None
         target = build.place(
             self._world,
             str(raw['name']),
-            str(raw.get('address') or self._next_address()),
+            address,
             str(raw.get('password', self._password)),
             profile,
             uuid=raw.get('uuid'),

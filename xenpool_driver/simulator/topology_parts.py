@@ -8,15 +8,19 @@ import dataclasses
 import typing
 
 from xenpool_driver.simulator import (
+    build,
     database,
     defaults,
     errors,
+    ha,
     hardware,
     images,
     lifecycle,
     machine,
     netcopy,
+    operations,
     startup,
+    vm_states,
 )
 
 Tree = dict[str, typing.Any]
@@ -65,12 +69,25 @@ def furnish(
     for vm in raw.get('vms') or ():
         _vm(db, vm)
     if raw.get('ha'):
-        db.set('pool', pool, ha_enabled=True)
-        for target in machines:
-            target.ha_armed = True
+        _switch_on_ha(db, pool)
     _set(db, 'pool', pool, raw.get('set') or {})
     for item in raw.get('records') or ():
         _override(db, item)
+
+
+def _switch_on_ha(db: database.Database, pool: str) -> None:
+    """Switch HA on, with a state file on a shared SR.
+
+    :raises ValueError: when no SR can hold one.
+    """
+    try:
+        fields = ha.enabled(db, [], {})
+    except errors.ApiError as error:
+        raise ValueError(
+            'ha: true needs an SR that all hosts of the pool are connected'
+            ' to; add one to srs with shared: true'
+        ) from error
+    db.set('pool', pool, **fields)
 
 
 def _furnish_networks(
@@ -195,6 +212,9 @@ def _vm(db: database.Database, raw: Tree) -> None:
             'resident_on': host if running else errors.NULL,
             'domid': 1 + len(db.refs('VM')) if running else -1,
             'domain_type': 'hvm',
+            'actions_after_shutdown': 'destroy',
+            'actions_after_reboot': 'restart',
+            'actions_after_crash': 'restart',
             'VCPUs_max': int(raw.get('vcpus', 1)),
             'VCPUs_at_startup': int(raw.get('vcpus', 1)),
             **dict.fromkeys(
@@ -214,6 +234,7 @@ def _vm(db: database.Database, raw: Tree) -> None:
         _disk(db, vm, position, disk, running)
     for position, name in enumerate(raw.get('networks') or ()):
         _interface(db, vm, position, str(name), running)
+    vm_states.refresh(db, vm)
 
 
 def _disk(
@@ -327,6 +348,8 @@ def switch_off(target: machine.Machine) -> None:
 def settle(master: machine.Machine, db: database.Database) -> None:
     """Write what was built to the disks of the pool."""
     startup.level_cpus(db)
+    build.arm(master, db)
+    operations.update_allowed(db)
     image = images.take(db)
     master.disk = image
     for target in master.world.members_of(master):

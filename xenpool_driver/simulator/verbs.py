@@ -4,15 +4,30 @@
 from __future__ import annotations
 
 from xenpool_driver.simulator import (
+    drives,
     eject,
     ha,
+    host_settings,
     hosts,
     join,
     master,
     networking,
     storage,
+    vm_copies,
     vms,
 )
 
-MODULES = (eject, ha, hosts, join, master, networking, storage, vms)
+MODULES = (
+    drives,
+    eject,
+    ha,
+    host_settings,
+    hosts,
+    join,
+    master,
+    networking,
+    storage,
+    vm_copies,
+    vms,
+)
 """Importing this file registers the messages of all of them."""

@@ -9,47 +9,19 @@ from xenpool_driver.simulator import (
     evacuation,
     machine,
     operations,
-    prechecks,
     registry,
+    values,
+    vm_states,
 )
 
-RUNNING = 'Running'
-HALTED = 'Halted'
-PAUSED = 'Paused'
-SUSPENDED = 'Suspended'
-
-
-def check_state(
-    db: database.Database, ref: str, *expected: str
-) -> database.Record:
-    """Return a VM's record.
-
-    :raises ApiError: VM_BAD_POWER_STATE when it is in no expected state,
-        VM_IS_TEMPLATE, OTHER_OPERATION_IN_PROGRESS.
-    """
-    vm = db.get('VM', ref)
-    if vm['is_a_template']:
-        raise errors.ApiError('VM_IS_TEMPLATE', ref)
-    if vm['power_state'] not in expected:
-        raise errors.ApiError(
-            'VM_BAD_POWER_STATE',
-            ref,
-            expected[0].lower(),
-            vm['power_state'].lower(),
-        )
-    if vm['current_operations']:
-        raise errors.ApiError('OTHER_OPERATION_IN_PROGRESS', 'VM', ref)
-    return vm
+RUNNING = vm_states.RUNNING
+HALTED = vm_states.HALTED
+PAUSED = vm_states.PAUSED
+SUSPENDED = vm_states.SUSPENDED
 
 
 def _pause(call: registry.Call) -> None:
     call.machine.pause(call.machine.world.timings.vm_operation)
-
-
-def _check_not_blocked(vm: database.Record, ref: str, op: str) -> None:
-    reason = vm['blocked_operations'].get(op)
-    if reason is not None:
-        raise errors.ApiError('OPERATION_BLOCKED', ref, reason)
 
 
 def attach(db: database.Database, ref: str, attached: bool) -> None:
@@ -61,10 +33,8 @@ def attach(db: database.Database, ref: str, attached: bool) -> None:
                 db.set(cls, device, currently_attached=attached)
 
 
-def run_on(
-    call: registry.Call, ref: str, host: str, paused: bool, op: str
-) -> None:
-    """Start a VM on ``host``.
+def run_on(call: registry.Call, ref: str, host: str, paused: bool) -> None:
+    """Let a VM run on ``host``.
 
     :raises ApiError: HOST_DISABLED and what forwarding to it raises.
     """
@@ -73,16 +43,19 @@ def run_on(
     if not db.get('host', host)['enabled']:
         raise errors.ApiError('HOST_DISABLED', host)
     target.world.forward(target, host)
-    with operations.object_operation(db, 'VM', ref, op, call.task):
-        _pause(call)
-        db.set(
-            'VM',
-            ref,
-            power_state=PAUSED if paused else RUNNING,
-            resident_on=host,
-            domid=db.rng.randrange(1, 32768),
-        )
-        attach(db, ref, True)
+    _pause(call)
+    db.set(
+        'VM',
+        ref,
+        power_state=PAUSED if paused else RUNNING,
+        resident_on=host,
+        domid=_new_domain(db),
+    )
+    attach(db, ref, True)
+
+
+def _new_domain(db: database.Database) -> int:
+    return db.rng.randrange(1, 32768)
 
 
 def choose_host(db: database.Database, ref: str) -> str:
@@ -126,10 +99,8 @@ def start(
     call: registry.Call, vm: str, start_paused: bool, force: bool
 ) -> None:
     """Start a VM where it fits."""
-    db = call.db
-    record = check_state(db, vm, HALTED)
-    _check_not_blocked(record, vm, 'start')
-    run_on(call, vm, choose_host(db, vm), start_paused, 'start')
+    with vm_states.operation(call, vm, 'start'):
+        run_on(call, vm, choose_host(call.db, vm), start_paused)
 
 
 @registry.message('VM.start_on')
@@ -137,74 +108,93 @@ def start_on(
     call: registry.Call, vm: str, host: str, start_paused: bool, force: bool
 ) -> None:
     """Start a VM on a certain host."""
-    db = call.db
-    record = check_state(db, vm, HALTED)
-    _check_not_blocked(record, vm, 'start_on')
-    evacuation.check_can_run(db, vm, record, host)
-    check_memory(db, record, host)
-    run_on(call, vm, host, start_paused, 'start_on')
+    with vm_states.operation(call, vm, 'start_on') as record:
+        evacuation.check_can_run(call.db, vm, record, host)
+        check_memory(call.db, record, host)
+        run_on(call, vm, host, start_paused)
 
 
 def halt(db: database.Database, ref: str) -> None:
     """Make a VM's record say that it is off."""
     db.set('VM', ref, power_state=HALTED, resident_on=errors.NULL, domid=-1)
     attach(db, ref, False)
+    vm_states.refresh(db, ref)
 
 
-def _stop(call: registry.Call, ref: str, op: str, *states: str) -> None:
-    db = call.db
-    record = check_state(db, ref, *states)
-    _check_not_blocked(record, ref, op)
-    if record['is_control_domain']:
-        raise errors.operation_not_allowed('This is a control domain')
+def _forward(call: registry.Call, record: database.Record) -> None:
+    """Let the host do it on which a VM is, if it is on one."""
     target: machine.Machine = call.machine
     if record['resident_on'] != errors.NULL:
         target.world.forward(target, record['resident_on'])
-    with operations.object_operation(db, 'VM', ref, op, call.task):
-        _pause(call)
-        halt(db, ref)
+    _pause(call)
+
+
+def _stop(call: registry.Call, ref: str, op: str) -> None:
+    with vm_states.operation(call, ref, op) as record:
+        _forward(call, record)
+        halt(call.db, ref)
 
 
 @registry.message('VM.clean_shutdown')
 def clean_shutdown(call: registry.Call, vm: str) -> None:
     """Ask a guest to shut down."""
-    _stop(call, vm, 'clean_shutdown', RUNNING)
+    _stop(call, vm, 'clean_shutdown')
 
 
 @registry.message('VM.hard_shutdown')
 def hard_shutdown(call: registry.Call, vm: str) -> None:
     """Switch a guest off."""
-    _stop(call, vm, 'hard_shutdown', RUNNING, PAUSED, SUSPENDED)
+    _stop(call, vm, 'hard_shutdown')
 
 
 @registry.message('VM.shutdown')
 def shutdown(call: registry.Call, vm: str) -> None:
     """Ask a guest to shut down; switch it off otherwise."""
-    _stop(call, vm, 'clean_shutdown', RUNNING, PAUSED)
+    _stop(call, vm, 'shutdown')
+
+
+def _reboot(call: registry.Call, ref: str, op: str) -> None:
+    """Let a guest run in a new domain on the host where it is."""
+    with vm_states.operation(call, ref, op) as record:
+        _forward(call, record)
+        db = call.db
+        db.set('VM', ref, power_state=RUNNING, domid=_new_domain(db))
+
+
+@registry.message('VM.clean_reboot')
+def clean_reboot(call: registry.Call, vm: str) -> None:
+    """Ask a guest to reboot."""
+    _reboot(call, vm, 'clean_reboot')
+
+
+@registry.message('VM.hard_reboot')
+def hard_reboot(call: registry.Call, vm: str) -> None:
+    """Stop a guest and start it again at once."""
+    _reboot(call, vm, 'hard_reboot')
 
 
 @registry.message('VM.pause')
 def pause(call: registry.Call, vm: str) -> None:
     """Stop a guest's time."""
-    check_state(call.db, vm, RUNNING)
-    call.db.set('VM', vm, power_state=PAUSED)
+    with vm_states.operation(call, vm, 'pause'):
+        call.db.set('VM', vm, power_state=PAUSED)
 
 
 @registry.message('VM.unpause')
 def unpause(call: registry.Call, vm: str) -> None:
     """Let a guest's time go on."""
-    check_state(call.db, vm, PAUSED)
-    call.db.set('VM', vm, power_state=RUNNING)
+    with vm_states.operation(call, vm, 'unpause'):
+        call.db.set('VM', vm, power_state=RUNNING)
 
 
 @registry.message('VM.suspend')
 def suspend(call: registry.Call, vm: str) -> None:
     """Put a guest to sleep; it is then on no host."""
-    check_state(call.db, vm, RUNNING)
-    _pause(call)
-    call.db.set(
-        'VM', vm, power_state=SUSPENDED, resident_on=errors.NULL, domid=-1
-    )
+    with vm_states.operation(call, vm, 'suspend'):
+        _pause(call)
+        call.db.set(
+            'VM', vm, power_state=SUSPENDED, resident_on=errors.NULL, domid=-1
+        )
 
 
 @registry.message('VM.resume')
@@ -212,9 +202,8 @@ def resume(
     call: registry.Call, vm: str, start_paused: bool, force: bool
 ) -> None:
     """Wake a guest where it fits."""
-    check_state(call.db, vm, SUSPENDED)
-    host = choose_host(call.db, vm)
-    run_on(call, vm, host, start_paused, 'resume')
+    with vm_states.operation(call, vm, 'resume'):
+        run_on(call, vm, choose_host(call.db, vm), start_paused)
 
 
 @registry.message('VM.power_state_reset')
@@ -231,11 +220,10 @@ def pool_migrate(
 ) -> None:
     """Move a running guest to another host of the pool."""
     db = call.db
-    record = check_state(db, vm, RUNNING, PAUSED)
-    _check_not_blocked(record, vm, 'pool_migrate')
+    target: machine.Machine = call.machine
+    record = vm_states.check(db, vm, 'pool_migrate')
     if not db.get('host', host)['enabled']:
         raise errors.ApiError('HOST_DISABLED', host)
-    target: machine.Machine = call.machine
     target.world.forward(target, record['resident_on'])
     target.world.forward(target, host)
     evacuation.check_can_run(db, vm, record, host)
@@ -248,8 +236,10 @@ def migrate(call: registry.Call, vm: str, host: str) -> None:
     """Move a guest whose move was found possible."""
     db = call.db
     with operations.object_operation(db, 'VM', vm, 'pool_migrate', call.task):
+        vm_states.refresh(db, vm)
         call.machine.pause(call.machine.world.timings.migration)
         db.set('VM', vm, resident_on=host)
+    vm_states.refresh(db, vm)
 
 
 @registry.message('VM.get_possible_hosts')
@@ -284,26 +274,56 @@ def assert_agile(call: registry.Call, self: str) -> None:
         evacuation.check_can_run(db, self, db.get('VM', self), host)
 
 
+@registry.message('VM.set_is_a_template')
+def set_is_a_template(call: registry.Call, self: str, value: bool) -> None:
+    """Make a template of a VM that is off, or a VM of a template."""
+    db = call.db
+    if not value:
+        db.get('VM', self)
+        db.set('VM', self, is_a_template=False)
+        vm_states.refresh(db, self)
+        return
+    with vm_states.operation(call, self, 'make_into_template'):
+        db.set('VM', self, is_a_template=True)
+
+
+@registry.message('VM.set_is_default_template')
+def set_is_default_template(call: registry.Call, vm: str, value: bool) -> None:
+    """Say whether a template came with the installation."""
+    call.db.set('VM', vm, is_default_template=value)
+    vm_states.refresh(call.db, vm)
+
+
+@registry.message('VM.create')
+def create(call: registry.Call, fields: database.Record) -> str:
+    """Make a VM that is off, without disks and interfaces."""
+    values.check_storable(fields)
+    db = call.db
+    config = dict(fields.get('other_config', {}))
+    config.setdefault('mac_seed', db.new_uuid())
+    made = {
+        'power_state': HALTED,
+        **fields,
+        'domid': -1,
+        'other_config': config,
+        'metrics': db.create('VM_metrics', {}),
+    }
+    ref = db.create('VM', made)
+    vm_states.refresh(db, ref)
+    return ref
+
+
 @registry.message('VM.destroy')
 def destroy(call: registry.Call, self: str) -> None:
-    """Remove a halted VM's records; its disks stay.
+    """Remove a VM's records; its disks stay.
 
     A control domain that is no host's can be removed, too.
     """
     db = call.db
-    record = db.get('VM', self)
-    if prechecks.is_domain_zero(db, self, record):
-        raise errors.operation_not_allowed(
-            'This operation is not allowed on dom0'
-        )
-    if record['power_state'] != HALTED:
-        raise errors.ApiError(
-            'VM_BAD_POWER_STATE',
-            self,
-            HALTED.lower(),
-            record['power_state'].lower(),
-        )
     with db.lock:
+        record = vm_states.check(db, self, 'destroy')
+        for child in list(record['children']):
+            db.set('VM', child, parent=record['parent'])
         for cls, field in (('VBD', 'VBDs'), ('VIF', 'VIFs')):
             for ref in list(record[field]):
                 if db.exists(ref, cls):
