@@ -193,7 +193,9 @@ DATABASE_OPTS: list[cfg.Opt] = [
         'busy_timeout',
         default=30.0,
         min=0,
-        help='Seconds to wait for a lock that another worker holds.',
+        help='Seconds to wait for a lock that another worker holds. A server '
+        'that says nothing for 10 seconds longer is given up: the request '
+        'ends with an error.',
     ),
 ]
 

@@ -34,7 +34,7 @@ import tenacity
 
 from xenpool_driver import clock as clocks
 from xenpool_driver import exceptions, sharing
-from xenpool_driver.store import files, location, statements
+from xenpool_driver.store import files, location, servers, statements
 
 T = typing.TypeVar('T')
 Work = collections.abc.Callable[[sa.Connection], T]
@@ -45,9 +45,6 @@ ATTEMPTS = 20
 IDLE_FILES = 64
 """How many connections to an SQLite file are kept open; as many threads as
 may join hosts at the same time. To open one takes longer than to write."""
-
-CONNECT_TIMEOUT = 10
-"""Seconds."""
 
 # A unique constraint is transient, too: somebody committed the same name or
 # host between our look and our write; the next look says whose it is.
@@ -70,6 +67,9 @@ _MYSQL_TRANSIENT = {
     1205,  # ER_LOCK_WAIT_TIMEOUT
     1213,  # ER_LOCK_DEADLOCK
 }
+
+_MYSQL_LOST = 2013
+"""CR_SERVER_LOST, by which PyMySQL also tells of its own time-outs."""
 
 
 class Database:
@@ -257,6 +257,8 @@ class Database:
             if transient(error):
                 wait = f"{self.busy_timeout:g}"
                 text = f"another worker held the lock for {wait} s"
+        elif 'timed out' in text and number == _MYSQL_LOST:
+            text = servers.silence()
         text = ' '.join(text.split())
         for secret in location.secrets(self.url):
             text = text.replace(secret, '***')
@@ -324,8 +326,7 @@ def _once(engine: sa.Engine, work: Work[T]) -> T:
 def _engine(url: sa.URL, busy_timeout: float) -> sa.Engine:
     if url.get_backend_name() == 'sqlite':
         return _sqlite(url, busy_timeout)
-    server = _postgresql if url.get_backend_name() == 'postgresql' else _mysql
-    return server(url, busy_timeout)
+    return servers.engine(url, busy_timeout)
 
 
 def _sqlite(url: sa.URL, busy_timeout: float) -> sa.Engine:
@@ -364,60 +365,3 @@ def _sqlite(url: sa.URL, busy_timeout: float) -> sa.Engine:
             )
 
     return engine
-
-
-def _postgresql(url: sa.URL, busy_timeout: float) -> sa.Engine:
-    url = url.update_query_dict(
-        {
-            'connect_timeout': str(CONNECT_TIMEOUT),
-            'tcp_user_timeout': str(int((busy_timeout + 30) * 1000)),
-            'application_name': 'xenpool',
-            **url.query,
-        }
-    )
-    engine = _server(url)
-
-    @sqlalchemy.event.listens_for(engine, 'connect')
-    def prepare(connection: typing.Any, record: object) -> None:
-        with connection.cursor() as cursor:
-            milliseconds = max(1, int(busy_timeout * 1000))
-            cursor.execute(f"SET lock_timeout = {milliseconds:d}")
-        connection.commit()
-
-    return engine
-
-
-def _mysql(url: sa.URL, busy_timeout: float) -> sa.Engine:
-    longest = str(int(busy_timeout) + 30)
-    url = url.update_query_dict(
-        {
-            'charset': 'utf8mb4',
-            'connect_timeout': str(CONNECT_TIMEOUT),
-            'read_timeout': longest,
-            'write_timeout': longest,
-            **url.query,
-        }
-    )
-    engine = _server(url)
-
-    @sqlalchemy.event.listens_for(engine, 'connect')
-    def prepare(connection: typing.Any, record: object) -> None:
-        with connection.cursor() as cursor:
-            seconds = max(1, int(busy_timeout))
-            cursor.execute(
-                f"SET SESSION innodb_lock_wait_timeout = {seconds:d}"
-            )
-
-    return engine
-
-
-def _server(url: sa.URL) -> sa.Engine:
-    return sa.create_engine(
-        url,
-        isolation_level='READ COMMITTED',
-        pool_pre_ping=True,
-        pool_size=5,
-        max_overflow=27,
-        # One connection that works hides no others that do not.
-        pool_use_lifo=True,
-    )
