@@ -87,6 +87,7 @@ def configuration(
             (sections or {}).get(host.name, ''),
         ]
     path = directory / 'xenpool.conf'
+    path.touch(0o600)
     path.write_text('\n'.join(lines))
     return path
 

@@ -46,6 +46,7 @@ def config_file(tmp_path: pathlib.Path) -> pathlib.Path:
         '[DEFAULT]\nenabled_hosts = xen01, xen02, xen03, xen04\n'
         f"[database]\nconnection = sqlite:///{tmp_path}/store.db\n{sections}"
     )
+    path.chmod(0o600)
     return path
 
 

@@ -218,5 +218,6 @@ def _write_configuration(
             f"ca_file = {directory / 'ca.pem'}",
         ]
     path = directory / 'xenpool.conf'
+    path.touch(0o600)
     path.write_text('\n'.join(lines) + '\n')
     return path

@@ -16,13 +16,23 @@ class List(command.Lister):
     """List the hosts that are configured or in an aggregate"""
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Rows:
+        from xenpool_driver import conf as config
+
+        known = self.workbench.hosts
         try:
             aggregates = self.workbench.api().list_all()
         except exceptions.NoDatabase as error:
+            if not known:
+                raise config.no_hosts(self.workbench.conf) from None
             self.complain(f"{self.app.NAME}: {error}")
             aggregates = []
         places = {host: each for each in aggregates for host in each.hosts}
-        known = self.workbench.hosts
+        if not known:
+            nobody = config.no_hosts(self.workbench.conf)
+            if not places:
+                raise nobody
+            self.complain(f"{self.app.NAME}: {nobody}")
+            self.exit_status = status.USAGE
         rows = []
         for host in [*known, *(name for name in places if name not in known)]:
             place = places.get(host)

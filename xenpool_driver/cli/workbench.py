@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections.abc
 import contextlib
 import functools
+import logging
 import typing
 
 from xenpool_driver import exceptions
@@ -17,6 +18,8 @@ if typing.TYPE_CHECKING:
     from xenpool_driver import conf as config
     from xenpool_driver import store
     from xenpool_driver.compute import aggregates
+
+LOG = logging.getLogger(__name__)
 
 
 class Workbench:
@@ -48,6 +51,8 @@ class Workbench:
 
         conf = config.load(self._files)
         self._on_secrets(logs.secrets_of(conf))
+        for caution in config.cautions(conf):
+            LOG.warning('%s', caution)
         return conf
 
     @functools.cached_property

@@ -401,6 +401,8 @@ def setup_logging(conf: cfg.ConfigOpts, debug: bool) -> None:
     mask = logs.Mask(logs.secrets_of(conf))
     for handler in logging.getLogger().handlers:
         handler.addFilter(mask)
+    for caution in config.cautions(conf):
+        LOG.warning('%s', caution)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -25,9 +25,10 @@ import urllib.parse
 
 from oslo_config import cfg
 
-from xenpool_driver import exceptions
+from xenpool_driver import exceptions, redaction
+from xenpool_driver.conf import cautions as conf_cautions
 from xenpool_driver.conf import files as conf_files
-from xenpool_driver.conf import options
+from xenpool_driver.conf import options, strays
 
 _GROUPS: tuple[tuple[cfg.OptGroup, list[cfg.Opt]], ...] = (
     (options.XENPOOL_GROUP, options.XENPOOL_OPTS),
@@ -113,17 +114,14 @@ def load(
     :param files: configuration files, later ones win. None looks for
         ``xenpool.conf`` in the places where oslo.config looks.
     :raises ConfigurationError: a file is missing, unreadable or malformed,
-        names an option that does not exist, or holds a bad value.
+        names a section or an option that does not exist, or holds a bad
+        value.
     """
     conf = cfg.ConfigOpts()
     register_opts(conf)
     names = conf_files.find() if files is None else list(files)
     sections = conf_files.parse(names)
-    known = {group.name: opts for group, opts in _GROUPS}
-    for section, values in sections.items():
-        if _URL_OPT.name in values:
-            known[section] = options.HOST_OPTS
-    conf_files.refuse_unknown(sections, known)
+    strays.refuse(sections, {group.name: opts for group, opts in _GROUPS})
     conf(args=[], default_config_files=names, default_config_dirs=[])
     for group, opts in _GROUPS:
         for opt in opts:
@@ -142,10 +140,7 @@ def host_access(conf: cfg.ConfigOpts, name: str) -> HostAccess:
     conf.register_opts(options.HOST_OPTS, group=cfg.OptGroup(name))
     values = {opt.dest: _value(conf, name, opt) for opt in options.HOST_OPTS}
     if not values['connection_url']:
-        raise exceptions.ConfigurationError(
-            f"host '{name}' is unknown: no section [{name}] with a "
-            f"connection_url in the configuration"
-        )
+        raise _unknown_host(conf, name)
     if not values['connection_password']:
         raise exceptions.ConfigurationError(
             f"section [{name}]: connection_password is missing"
@@ -165,6 +160,64 @@ def host_access(conf: cfg.ConfigOpts, name: str) -> HostAccess:
         insecure=values['insecure'],
         compute_vm_uuid=values['compute_vm_uuid'],
     )
+
+
+def cautions(conf: cfg.ConfigOpts) -> list[str]:
+    """Return what an operator should be told at start, a line each.
+
+    :param conf: the options, read.
+    :raises ConfigurationError: the section of a host is incomplete.
+    """
+    passwords = {
+        f"section [{access.name}]: connection_password": {access.password}
+        for access in known_hosts(conf).values()
+    }
+    url = conf.database.connection
+    passwords['section [database]: connection'] = redaction.passwords_in(url)
+    if 'transport_url' in conf:
+        passwords['section [DEFAULT]: transport_url'] = redaction.passwords_in(
+            conf.transport_url
+        )
+    return [
+        *conf_cautions.of_files(_files(conf), _OUR_SECTIONS),
+        *conf_cautions.of_passwords(passwords),
+    ]
+
+
+def no_hosts(conf: cfg.ConfigOpts) -> exceptions.ConfigurationError:
+    """Return the error of who needs a host where none is configured.
+
+    :param conf: the options, read.
+    """
+    files = _files(conf)
+    if not files:
+        return exceptions.ConfigurationError(
+            f"no host is configured: no {conf_files.NAME} in "
+            f"{', '.join(conf_files.PLACES)}, and --config-file names none"
+        )
+    return exceptions.ConfigurationError(
+        f"no host is configured: no section with a connection_url in "
+        f"{', '.join(files)}"
+    )
+
+
+def _files(conf: cfg.ConfigOpts) -> list[str]:
+    """Return the files that the options were read from."""
+    return list(getattr(conf, 'default_config_files', None) or ())
+
+
+def _unknown_host(
+    conf: cfg.ConfigOpts, name: str
+) -> exceptions.ConfigurationError:
+    """Return the error about a host that has no section."""
+    known = [each for each in conf.list_all_sections() if _is_host(conf, each)]
+    if not known:
+        why = str(no_hosts(conf))
+    else:
+        places = ', '.join(_files(conf)) or 'the configuration'
+        why = f"no section [{name}] with a connection_url in {places}"
+        why += strays.did_you_mean(name, known, form="'{}'")
+    return exceptions.ConfigurationError(f"host '{name}' is unknown: {why}")
 
 
 def known_hosts(conf: cfg.ConfigOpts) -> dict[str, HostAccess]:

@@ -9,7 +9,6 @@ looked at here first.
 from __future__ import annotations
 
 import collections.abc
-import difflib
 import glob
 import os.path
 
@@ -19,6 +18,12 @@ from xenpool_driver import exceptions
 
 Sections = dict[str, dict[str, list[str]]]
 """``{section: {option: [values]}}``, as written."""
+
+
+NAME = 'xenpool.conf'
+
+PLACES = ('~/.xenpool', '~', '/etc/xenpool', '/etc')
+"""Where it is looked for, in this order."""
 
 
 def find() -> list[str]:
@@ -56,23 +61,14 @@ def parse(files: collections.abc.Iterable[str]) -> Sections:
     return sections
 
 
-def refuse_unknown(
-    sections: Sections,
-    known: collections.abc.Mapping[str, collections.abc.Sequence[cfg.Opt]],
-) -> None:
-    """Refuse options that do not exist, in the sections that are ours.
+def where(files: collections.abc.Sequence[str]) -> str:
+    """Return where hosts were looked for, in words.
 
-    :param sections: what the files hold.
-    :param known: ``{section: its options}``; other sections may belong to
-        other programs and are left alone.
-    :raises ConfigurationError: naming the first such option.
+    :param files: the files that were read.
     """
-    for section, opts in known.items():
-        names = {name for opt in opts for name in (opt.name, opt.dest)}
-        for option in sections.get(section, {}):
-            if option not in names:
-                close = difflib.get_close_matches(option, sorted(names), 1)
-                hint = f"; did you mean {close[0]}?" if close else ''
-                raise exceptions.ConfigurationError(
-                    f"section [{section}]: there is no option '{option}'{hint}"
-                )
+    if files:
+        return f"in {', '.join(files)}"
+    return (
+        'in no file: there is no xenpool.conf in ~/.xenpool, ~, /etc/xenpool '
+        'or /etc, and --config-file names none'
+    )
