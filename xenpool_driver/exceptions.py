@@ -197,18 +197,24 @@ class XapiRefused(XapiError):
     :param code: the error code, for example ``HA_IS_ENABLED``.
     :param params: its parameters, as XAPI sent them.
     :param host: the name or address of the host that answered.
+    :param remedy: what to do about it, where that is to be told.
     """
 
     def __init__(
-        self, code: str, params: typing.Sequence[str] = (), host: str = ''
+        self,
+        code: str,
+        params: typing.Sequence[str] = (),
+        host: str = '',
+        remedy: str = '',
     ) -> None:
         self.code = code
         self.params = tuple(str(param) for param in params)
+        self.remedy = remedy
         text = f"{code} [{', '.join(self.params)}]" if self.params else code
-        super().__init__(text, host)
+        super().__init__(f"{text}: {remedy}" if remedy else text, host)
 
     def __reduce__(self) -> tuple[typing.Any, ...]:
-        return type(self), (self.code, self.params, self.host)
+        return type(self), (self.code, self.params, self.host, self.remedy)
 
 
 class NotPoolMaster(XapiError):

@@ -129,9 +129,10 @@ HOST_OPTS: list[cfg.Opt] = [
     cfg.StrOpt(
         'connection_password',
         secret=True,
-        help='The password; write $$ for a $ in it. After a join it is the '
-        'password of the pool that holds: keep the sections of one pool '
-        'equal.',
+        help='The password; write $$ for a $ in it (\\$ behind a backslash), '
+        'and put it into quotes if it has quotes or blanks at its ends: they '
+        'are taken off. After a join it is the password of the pool that '
+        'holds: keep the sections of one pool equal.',
     ),
     cfg.FloatOpt(
         'connect_timeout',

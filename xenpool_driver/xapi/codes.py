@@ -50,7 +50,10 @@ def _rows(
 
 _SESSION = {
     'SESSION_AUTHENTICATION_FAILED': 'check connection_username and '
-    'connection_password; after a join the password is that of the pool',
+    'connection_password; in the file $$ stands for $ (\\$ behind a '
+    'backslash), and quotes and blanks around a value are taken off: put a '
+    'password that has them into quotes, as in "\'it\'"; after a join the '
+    'password is that of the pool',
     'SESSION_AUTHORIZATION_FAILED': 'give the user the role pool-operator, '
     'or log in as root',
     'RBAC_PERMISSION_DENIED': 'give the user the role pool-operator, or log '

@@ -206,6 +206,10 @@ EXPIRED_FAULT = 401
 credentials to log in again with, which is how this package keeps it."""
 
 
+TOLD = frozenset({'SESSION_AUTHENTICATION_FAILED'})
+"""Codes whose remedy is a part of the message."""
+
+
 def from_foreign(
     error: Exception,
     peer: Peer,
@@ -257,7 +261,8 @@ def from_answer(
         return exceptions.NotPoolMaster(params[0], peer.name)
     shown = [redaction.scrub(param, peer.secrets) for param in params]
     if kind is exceptions.XapiRefused:
-        return exceptions.XapiRefused(code, shown, peer.name)
+        told = row.remedy if code in TOLD else ''
+        return exceptions.XapiRefused(code, shown, peer.name, told)
     text = f"{code} [{', '.join(shown)}]" if shown else code
     found = kind(f"{text}: {row.remedy}", peer.name)
     found.code = code
