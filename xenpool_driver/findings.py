@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections.abc
+import shlex
 
 from xenpool_driver import model, objects
 
@@ -54,6 +55,29 @@ def _name(record: objects.Record) -> str:
         if value:
             return str(value)
     return ''
+
+
+def connecting(
+    sr: objects.Storage, host: objects.Host, like: objects.Pbd
+) -> str:
+    """Return the command that connects a host to shared storage.
+
+    :param sr: the storage.
+    :param host: the host that has no connection to it.
+    :param like: the connection of another host. A password in its
+        configuration is left out; a reference to a secret is not.
+    """
+    words = [
+        f"device-config:{key}={shlex.quote(value)}"
+        for key, value in like.device_config.items()
+        if 'password' not in key or key.endswith('_secret')
+    ]
+    return ' '.join(
+        (
+            f"xe pbd-create sr-uuid={sr.uuid} host-uuid={host.uuid}",
+            *words,
+        )
+    )
 
 
 def listed(names: collections.abc.Iterable[str], limit: int = 8) -> str:

@@ -48,7 +48,7 @@ EJECT_CLASSES = (
 )
 """What a precheck of an eject reads."""
 
-MASTER_CLASSES = ('pool', 'host', 'host_metrics')
+MASTER_CLASSES = ('pool', 'host', 'host_metrics', 'SR', 'PBD')
 """What a precheck of a master change reads."""
 
 AUDIT_CLASSES = (

@@ -209,6 +209,37 @@ def test_a_member_that_does_not_follow_makes_a_failure(
     assert row.metadata[pool_states.MASTER] == 'xen02'
 
 
+def test_the_next_change_counts_from_when_the_last_one_was_made(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    world.clock.later(mocked_pool.FUSE, world['xen03'].die)
+    with pytest.raises(exceptions.AggregateError):
+        plugin.set_aggregate_master(None, row, 'xen02')
+    late = world['xen03']
+    late.alive = late.metrics['live'] = late.record['enabled'] = True
+    late.master = world['xen02']
+
+    # The wait for xen03 took longer than a master needs to settle.
+    plugin.set_aggregate_master(None, row, 'xen01')
+
+    assert row.metadata[pool_states.MASTER] == 'xen01'
+
+
+def test_warnings_are_told_when_the_change_goes_on(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    world['xen02'].record['enabled'] = False
+
+    plugin.set_aggregate_master(None, row, 'xen02')
+
+    told = [record.getMessage() for record in caplog.records]
+    assert any('is disabled (xe host-enable' in line for line in told)
+
+
 def test_a_member_that_was_disabled_stays_so_and_keeps_nobody_waiting(
     world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
 ) -> None:

@@ -98,3 +98,66 @@ def test_present_master_is_done_already() -> None:
 def test_stranger_is_refused() -> None:
     report = master.check(raw_pools.parse(raw_pools.three()), 'nobody')
     assert 'no member' in report.failures[0].message
+
+
+def sharing() -> raw_pools.Raw:
+    """Return a pool of three with an SR that all are connected to."""
+    raw = raw_pools.three()
+    raw_pools.add_sr(raw, 'lun1', list(raw['host']), shared=True)
+    for pbd in raw['PBD'].values():
+        pbd['device_config']['SCSIid'] = 'a b'
+    return raw
+
+
+def pbd_of(raw: raw_pools.Raw, member: str) -> dict[str, typing.Any]:
+    """Return the connection of a member."""
+    return next(pbd for pbd in raw['PBD'].values() if pbd['host'] == member)
+
+
+def test_storage_that_the_new_master_does_not_see() -> None:
+    raw = sharing()
+    ref, _ = host(raw, master=False)
+    pbd = pbd_of(raw, ref)
+    pbd['currently_attached'] = False
+
+    report = judge(raw)
+
+    assert report.failures == ()
+    [finding] = [
+        each for each in report.findings if each.check == 'target-storage'
+    ]
+    assert finding.severity is model.Severity.WARN
+    assert 'lun1' in finding.message
+    assert finding.remedy == f"xe pbd-plug uuid={pbd['uuid']}"
+    # What the present master does not see, either, changes nothing.
+    pbd_of(raw, only(raw, 'pool')['master'])['currently_attached'] = False
+    [finding] = [
+        each for each in judge(raw).findings if each.check == 'target-storage'
+    ]
+    assert finding.severity is model.Severity.PASS
+
+
+def test_storage_without_a_connection_names_the_whole_command() -> None:
+    raw = sharing()
+    ref, record = host(raw, master=False)
+    raw['PBD'] = {
+        key: each for key, each in raw['PBD'].items() if each['host'] != ref
+    }
+
+    [finding] = [
+        each for each in judge(raw).findings if each.check == 'target-storage'
+    ]
+
+    assert finding.remedy == (
+        f"xe pbd-create sr-uuid=uuid-SR-lun1 host-uuid={record['uuid']} "
+        f"device-config:server=127.0.0.99 device-config:SCSIid='a b'"
+    )
+
+
+def test_a_new_master_in_emergency_mode() -> None:
+    disarmed = 'HA_POOL_IS_ENABLED_BUT_HOST_IS_DISABLED'
+    (finding,) = judge(raw_pools.three(), emergency=disarmed).failures
+    assert 'HA is switched off on it, and on in the pool' in finding.message
+    assert 'xe pool-ha-disable' in finding.remedy
+    (finding,) = judge(raw_pools.three(), emergency='HOST_BROKEN').failures
+    assert 'HOST_BROKEN' in finding.message

@@ -39,6 +39,8 @@ class MasterCase:
     :ivar host: the member's record.
     :ivar suspend_ha: whether HA will be switched off around it.
     :ivar unreachable: ``{uuid: why}`` of members that do not answer.
+    :ivar emergency: the code with which the member says that it is in
+        emergency mode; '' when it is not.
     :ivar designated_at: when the master last changed, seconds since 1970.
     :ivar now: seconds since 1970, or None.
     """
@@ -49,6 +51,7 @@ class MasterCase:
     unreachable: collections.abc.Mapping[str, str] = dataclasses.field(
         default_factory=dict
     )
+    emergency: str = ''
     designated_at: float | None = None
     now: float | None = None
 
@@ -108,6 +111,64 @@ def target_live(case: MasterCase) -> checks.Problems:
             f"{case.host.name} is disabled",
             f"xe host-enable uuid={case.host.uuid}",
             findings.at_fault(case.host),
+        )
+
+
+_DISARMED = 'HA_POOL_IS_ENABLED_BUT_HOST_IS_DISABLED'
+
+
+def target_healthy(case: MasterCase) -> checks.Problems:
+    """In emergency mode the new master would serve nobody.
+
+    One whose HA was switched off on the host itself
+    (``host.emergency_ha_disable``), while it is on in the pool, stays in
+    that mode from its next start on (``xapi.ml``, ``on_server_restart`` of
+    ``xapi_ha.ml``).
+    """
+    if not case.emergency:
+        return
+    why = f"it says {case.emergency}"
+    remedy = f"on {case.host.name}: xe-toolstack-restart, then repeat"
+    if case.emergency == _DISARMED:
+        why = 'HA is switched off on it, and on in the pool'
+        remedy = 'xe pool-ha-disable, wait until it is back, then repeat'
+    yield checks.Problem(
+        f"{case.host.name} is in emergency mode: {why}",
+        remedy,
+        (case.emergency,),
+        findings.at_fault(case.host),
+    )
+
+
+def target_storage(case: MasterCase) -> checks.Problems:
+    """What the master does for shared storage, it does through its own
+    connection (``SRmaster`` in the device configuration, ``sm.ml``).
+
+    XAPI tries to plug it at the start of the new master. Where that fails
+    nobody can create or delete disks there (xen-api#2468).
+    """
+    for sr in case.pool.srs.values():
+        if not sr.shared or sr.is_tools_sr:
+            continue
+        pbds = {pbd.host: pbd for pbd in case.pool.pbds_of_sr(sr)}
+        present = pbds.get(case.record.master)
+        mine = pbds.get(case.host.ref)
+        if present is None or not present.currently_attached:
+            continue
+        if mine is not None and mine.currently_attached:
+            continue
+        remedy = (
+            f"xe pbd-plug uuid={mine.uuid}"
+            if mine is not None
+            else findings.connecting(sr, case.host, present)
+        )
+        what = 'plugged' if mine is not None else 'connected'
+        yield checks.warning(
+            f"the shared storage {sr.name} is not {what} on "
+            f"{case.host.name}: as the master it may not be able to create "
+            f"or delete disks there",
+            remedy,
+            findings.at_fault(sr, case.host),
         )
 
 
@@ -234,6 +295,17 @@ CHECKS: tuple[Check, ...] = (
         target_live,
         ('pool.host_metrics',),
     ),
+    Check(
+        'target-healthy',
+        'the new master is not in emergency mode',
+        target_healthy,
+    ),
+    Check(
+        'target-storage',
+        'the shared storage is plugged on the new master',
+        target_storage,
+        ('pool.pool', 'pool.SR', 'pool.PBD'),
+    ),
     Check('ha', 'HA is off', ha, ('pool.pool',)),
     Check(
         'members-live',
@@ -253,6 +325,7 @@ def check(
     *,
     suspend_ha: bool = False,
     unreachable: collections.abc.Mapping[str, str] | None = None,
+    emergency: str = '',
     designated_at: float | None = None,
     now: float | None = None,
 ) -> model.Report:
@@ -263,6 +336,8 @@ def check(
     :param suspend_ha: HA will be switched off around it.
     :param unreachable: ``{uuid: why}`` of members that were asked and do
         not answer.
+    :param emergency: the code with which the member says that it is in
+        emergency mode.
     :param designated_at: when the master last changed, seconds since 1970.
     :param now: seconds since 1970.
     """
@@ -274,6 +349,7 @@ def check(
         host=host,
         suspend_ha=suspend_ha,
         unreachable=unreachable or {},
+        emergency=emergency,
         designated_at=designated_at,
         now=now,
     )

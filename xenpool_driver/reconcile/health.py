@@ -155,8 +155,7 @@ def shared_storage(case: cases.AuditCase, check: str) -> cases.Found:
                     check,
                     f"'{label}' has no connection to the shared storage "
                     f"{sr.name}",
-                    f"xe pbd-create sr-uuid={sr.uuid} host-uuid={host.uuid} "
-                    f"device-config:...",
+                    findings.connecting(sr, host, next(iter(pbds.values()))),
                     findings.at_fault(sr, host),
                 )
             elif pbd is not None and not pbd.currently_attached:

@@ -25,6 +25,7 @@ from xenpool_driver.verbs import (
     ha,
     inspection,
     judging,
+    passwords,
     stamps,
 )
 from xenpool_driver.xapi import client
@@ -445,6 +446,22 @@ class Join(common.PoolVerb):
             self._show_losses(journal, self._before, self._after)
         if settlement.member:
             self._spread(journal)
+            self._make_sure_of_login(journal)
+
+    def _make_sure_of_login(self, journal: operation.Journal) -> None:
+        """Find out whether the host takes the password of its section.
+
+        A join gives it the root password of the pool (recorded).
+        """
+        master = self.row.metadata.get(pool_states.MASTER) or self.host
+        if self.site.connections.are_alike(self.host, master):
+            return
+        found = passwords.check(self.site, self.row, [self.host])
+        told = passwords.findings(self.row, found)
+        passwords.tell(self.name, told)
+        for finding in told:
+            journal.phase('login', finding.message)
+        self.findings = (*self.findings, *told)
 
     def _spread(self, journal: operation.Journal) -> None:
         """Have every member keep a copy of the database that knows the host.

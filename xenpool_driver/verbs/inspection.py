@@ -8,6 +8,7 @@ import dataclasses
 
 from xenpool_driver import (
     exceptions,
+    identity,
     model,
     operation,
     pool_states,
@@ -17,7 +18,14 @@ from xenpool_driver import (
 )
 from xenpool_driver.preflight import eject as eject_rules
 from xenpool_driver.preflight import first
-from xenpool_driver.verbs import common, judging, naming, sight, stamps
+from xenpool_driver.verbs import (
+    common,
+    judging,
+    naming,
+    passwords,
+    sight,
+    stamps,
+)
 from xenpool_driver.xapi import client
 
 LINGERING = 60.0
@@ -93,17 +101,42 @@ def audit(
         declared = reconcile.Declared.of(row)
         needed = reconcile.find_fixes(declared, pool, placed)
         fixed += _fix(site, row, needed)
+    answers = sight.members(site, row, pool, door.name)
     findings = reconcile.audit(
         reconcile.Declared.of(row),
         pool.called(sight.names(row, placed), row.name),
-        sight.members(site, row, pool, door.name),
+        answers,
         now=site.clock.time(),
         joining=judging.joining(site, row),
         placed=placed.values(),
         pending=pending,
         left_lately=_left_lately(site, row),
     )
-    return model.Report(row.name, (*fixed, *findings))
+    logins = _logins(site, row, answers, door.name)
+    return model.Report(row.name, (*fixed, *findings, *logins))
+
+
+def _logins(
+    site: operation.Site,
+    row: store.Aggregate,
+    answers: collections.abc.Mapping[str, identity.Identified],
+    master: str,
+) -> tuple[model.Finding, ...]:
+    """Return what is to be said of the logins of members that answer.
+
+    :param answers: who answers at the address of each member.
+    :param master: the host whose login has just worked.
+    """
+    members = identity.by_who(answers, identity.Who.MEMBER)
+    hosts = [host for host in members if host != master]
+    found = passwords.check(site, row, hosts)
+    return passwords.findings(row, found, hosts) or (
+        model.Finding(
+            passwords.CHECK,
+            model.Severity.PASS,
+            'all members that answer let us in',
+        ),
+    )
 
 
 def restamp(

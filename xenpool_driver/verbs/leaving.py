@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import typing
 
 from oslo_log import log
@@ -19,7 +20,7 @@ from xenpool_driver import (
 )
 from xenpool_driver.preflight import eject as eject_rules
 from xenpool_driver.preflight import evacuation
-from xenpool_driver.verbs import common, guest, ha
+from xenpool_driver.verbs import common, guest, ha, passwords
 from xenpool_driver.xapi import client
 
 LOG = log.getLogger(__name__)
@@ -161,7 +162,27 @@ class Eject(Leaving):
                 successor=self.row.metadata.get(self.successor, ''),
             )
         )
+        told = self._login(master.name)
+        report = dataclasses.replace(
+            report, findings=(*report.findings, *told)
+        )
         self.refuse_failures(report)
+        passwords.tell(self.name, told)
+
+    def _login(self, master: str) -> tuple[model.Finding, ...]:
+        """Return what is to be said of the login of the host that leaves.
+
+        XAPI does not need it. To wait for the host's return does, and so
+        does its compute service's guest.
+
+        :param master: the host whose login has just worked.
+        """
+        if self.host == master:
+            return ()
+        guest_uuid = self.site.connections.access(self.host).compute_vm_uuid
+        needed = {self.host} if self.wait or guest_uuid else ()
+        found = passwords.check(self.site, self.row, [self.host])
+        return passwords.findings(self.row, found, needed)
 
     def intent(self) -> dict[str, typing.Any]:
         return {

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import types
 import typing
 
@@ -20,12 +21,19 @@ from xenpool_driver import (
     store,
 )
 from xenpool_driver.preflight import master as master_rules
-from xenpool_driver.verbs import common, ha, sight, voting
+from xenpool_driver.verbs import common, ha, passwords, sight, voting
 from xenpool_driver.xapi import client
+from xenpool_driver.xapi import passwords as xapi_passwords
 
 LOG = log.getLogger(__name__)
 
 Observation = reconcile.Observation
+
+CALLED = ('designate', 'restart')
+"""The phases of a change of master that stand for what XAPI was told."""
+
+BROKEN = 'HOST_BROKEN'
+"""What a host says that took the role of master in part only."""
 
 SILENCE = 30.0
 """Seconds for which a master must keep silent to count as dead: its
@@ -87,6 +95,14 @@ class Mastership(common.PoolVerb):
         self.suspend_ha = details['suspend_ha']
         self.idle = details.get('idle', ())
 
+    def go_on(self, journal: operation.Journal) -> None:
+        self.sign_in()
+        super().go_on(journal)
+
+    def sign_in(self) -> None:
+        """Find out which password each member takes, before it is asked."""
+        passwords.check(self.site, self.row, self.voters())
+
     def voters(self) -> list[str]:
         """Return the compute hosts that must agree in the end."""
         return sorted(common.members(self.row))
@@ -118,20 +134,29 @@ class Mastership(common.PoolVerb):
             return Observation.MOVED_PARTLY if silent else Observation.MOVED
         if all(view is None for view in views.values()):
             raise exceptions.XapiUnavailable('no member answers', self.name)
-        if views[self.host] is None and self.is_broken(self.host):
-            return Observation.BROKEN
+        if views[self.host] is None:
+            code = self._refusal(self.host)
+            if code == BROKEN:
+                return Observation.BROKEN
+            if code == xapi_passwords.REFUSED_CODE:
+                # It restarted, and has the pool's root password since.
+                passwords.check(self.site, self.row, [self.host])
         if views[self.host] and not self._still_busy():
             return Observation.NOT_MOVED
         return Observation.MOVING
 
     def is_broken(self, host: str) -> bool:
         """Say whether a host took the role of master in part only."""
+        return self._refusal(host) == BROKEN
+
+    def _refusal(self, host: str) -> str:
+        """Return the code with which a host refuses us; '' for none."""
         patience = self.site.conf.xenpool.probe_timeout
         try:
             self.site.connections.client(host, patience)
         except exceptions.XapiError as error:
-            return error.code == 'HOST_BROKEN'
-        return False
+            return error.code
+        return ''
 
     def _are_well(self, hosts: collections.abc.Iterable[str]) -> bool:
         """Say whether the new master shows itself and members at work.
@@ -234,6 +259,8 @@ class SetMaster(Mastership):
         self._is_master = present.uuid == self.uuid
         if self._is_master:
             return
+        others = [host for host in self.voters() if host != master.name]
+        logins = passwords.check(self.site, self.row, others)
         report = self.reached(
             lambda: master_rules.check(
                 master.snapshot(*snapshot.MASTER_CLASSES, with_clock=False),
@@ -242,25 +269,51 @@ class SetMaster(Mastership):
                 unreachable=common.unreachable(
                     self.site, self.row, master, max_age=0.0
                 ),
+                emergency=self._emergency(logins),
                 designated_at=self._last_designated(),
                 now=self.site.clock.time(),
             )
         )
+        # The new master must let us in: it will be the one to be asked.
+        told = passwords.findings(self.row, logins, {self.host})
+        report = dataclasses.replace(
+            report, findings=(*report.findings, *told)
+        )
         self.refuse_failures(report)
+        passwords.tell(self.name, report.findings)
+
+    def _emergency(
+        self, logins: collections.abc.Mapping[str, xapi_passwords.Login]
+    ) -> str:
+        """Return why the new master could not work as one, by its own word.
+
+        :param logins: what came of logins to the members.
+        :returns: the code of its emergency; '' when there is none, or when
+            it does not say.
+        """
+        login = logins.get(self.host)
+        if login is None or not login.works:
+            return ''
+        try:
+            self.site.connections.local_client(self.host).assert_healthy()
+        except exceptions.XapiError as error:
+            return error.code
+        return ''
 
     def _last_designated(self) -> float | None:
-        """Return when a change of master last ended half-way, or None.
+        """Return when a change of master last broke off half-way, or None.
 
-        One that succeeded was seen to be complete on every member, and one
-        that is undone was seen not to have begun.
+        It is the moment when the call was made. The wait for what came of it
+        may have ended long after. One that succeeded was seen to be complete
+        on every member, and one that is undone was seen not to have begun.
         """
         return max(
             (
-                past.ended_at
+                line.at
                 for past in self.site.store.list_operations(self.row.uuid)
-                if past.kind == self.kind
-                and past.ended_at is not None
-                and past.outcome == 'failed'
+                if past.kind == self.kind and past.outcome == 'failed'
+                for line in self.site.store.phases(past.uuid)
+                if line.phase in CALLED
             ),
             default=None,
         )
@@ -360,6 +413,8 @@ class Promote(Mastership):
         """
         super().prepare()
         self._refuse_living_master()
+        found = passwords.check(self.site, self.row, self.voters())
+        passwords.tell(self.name, passwords.findings(self.row, found))
         vote = voting.ask(self.site, self.row, self.is_broken)
         objection = voting.objection(
             vote, self.row, self.host, self.master_is_off
@@ -518,6 +573,7 @@ class Promote(Mastership):
         """
         if not journal.details.get('promoting'):
             return
+        self.sign_in()
         try:
             master = self._await_master(journal, self.patience)
         except exceptions.NotPoolMaster:

@@ -14,7 +14,7 @@ import urllib.parse
 
 from xenpool_driver import clock as clocks
 from xenpool_driver import conf, exceptions, identity, sharing
-from xenpool_driver.xapi import changes, discovery, session
+from xenpool_driver.xapi import changes, discovery, passwords, session
 from xenpool_driver.xapi import client as clients
 from xenpool_driver.xapi import permit as permits
 
@@ -53,6 +53,8 @@ class Connections:
         self._probe_timeout = probe_timeout
         self._lock = threading.Lock()
         self._found: dict[str, conf.HostAccess] = {}
+        self._tried: set[str] = set()
+        self._switched: set[str] = set()
         self._views: dict[str, tuple[float, str | None]] = {}
         self._known: dict[str, tuple[float, object]] = {}
         self._homes: dict[tuple[str, bool], session.HostSession] = {}
@@ -146,6 +148,75 @@ class Connections:
         return changes.Logins(
             permit, self._clock, self._factory, self._probe_timeout
         )
+
+    def sign_in(self, host_name: str, pool: str | None) -> passwords.Login:
+        """Make sure that a host takes a password of ours; say which.
+
+        If it refuses its own and takes its pool's, it is reached with the
+        pool's from now on. That one is tried once per host, and shown only
+        to a host whose certificate is verified; it is kept in memory alone.
+
+        :param host_name: the compute host name.
+        :param pool: a host whose section has the pool's password; None:
+            there is no other one to try.
+        :raises ConfigurationError: one of the two is not configured.
+        """
+        access = self.access(host_name)
+        home = self._home(access, local=True)
+        try:
+            home.login(self._probe_timeout)
+        except exceptions.XapiError as error:
+            reason = str(error).removeprefix(f"{host_name}: ")
+            if error.code != passwords.REFUSED_CODE:
+                return passwords.Login(passwords.Taken.SILENT, reason)
+        else:
+            with self._lock:
+                switched = host_name in self._switched
+            own = passwords.Taken.POOL if switched else passwords.Taken.OWN
+            return passwords.Login(own)
+        other = self.access(pool) if pool else access
+        if passwords.are_alike(access, other):
+            return passwords.Login(passwords.Taken.NEITHER, reason)
+        if not passwords.is_verified(access):
+            return passwords.Login(
+                passwords.Taken.NEITHER, reason, is_untried=True
+            )
+        if self._takes(passwords.with_password_of(access, other)):
+            return passwords.Login(passwords.Taken.POOL)
+        return passwords.Login(passwords.Taken.NEITHER, reason)
+
+    def are_alike(self, host_name: str, other: str) -> bool:
+        """Say whether two hosts are reached with the same credentials.
+
+        A host that is not configured has none.
+        """
+        hosts = self._hosts
+        if host_name not in hosts or other not in hosts:
+            return False
+        return passwords.are_alike(hosts[host_name], hosts[other])
+
+    def _takes(self, access: conf.HostAccess) -> bool:
+        """Try other credentials for a host, once, and use them if it takes
+        them.
+
+        :param access: how the host is reached with them.
+        """
+        with self._lock:
+            if access.name in self._tried:
+                return False
+            self._tried.add(access.name)
+        probe = self._new_home(access, local=True)
+        try:
+            probe.login(self._probe_timeout)
+        except exceptions.XapiError:
+            return False
+        finally:
+            probe.logout(self._probe_timeout)
+        self.invalidate(access.name)
+        with self._lock:
+            self._hosts[access.name] = access
+            self._switched.add(access.name)
+        return True
 
     def member_view(self, host_name: str) -> str | None:
         """Return whom a host takes for its master, by a login of its own.
