@@ -84,6 +84,11 @@ REFUSED: dict[str, tuple[Wrong, type[Exception], str]] = {
         DELETE,
         "'xen04' is not in the aggregate",
     ),
+    'remove: master whose disks would be wiped, with a successor': (
+        lambda bench: bench.remove('rack1', 'xen01', successor='xen02'),
+        DELETE,
+        'would be wiped',
+    ),
     'remove: its own successor': (
         lambda bench: bench.remove(
             'rack1', 'xen01', allow_data_loss=True, successor='xen01'

@@ -121,6 +121,7 @@ def furnished(
         ):
             made.add(name, host)
         made.dismiss('dismissed')
+        keep_disk(lab, 'xen01')
         keep_disk(lab, 'xen02')
         driver_lab.settle(lab)
         yield made
