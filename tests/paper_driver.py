@@ -181,8 +181,9 @@ class PaperDriver(base.PoolDriver):
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        **options: typing.Any,
     ) -> model.Report:
-        self._called('check_removal', host)
+        self._called('check_removal', host, **options)
         return self.reports.get(host, model.Report(host))
 
     def audit_aggregate(

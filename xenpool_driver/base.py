@@ -240,8 +240,20 @@ class PoolDriver(abc.ABC):
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        *,
+        successor: str | None = None,
+        allow_data_loss: bool = False,
+        forget: bool = False,
+        drain: bool = False,
+        keep_disabled: bool = False,
+        wait: bool = False,
+        suspend_ha: bool = False,
     ) -> model.Report:
-        """Say what speaks against removing ``host``, and what is lost."""
+        """Say what speaks against removing ``host``, and what is lost.
+
+        The options are those of :meth:`remove_from_aggregate`: what is
+        judged is the very removal that they ask for.
+        """
 
     @abc.abstractmethod
     def audit_aggregate(

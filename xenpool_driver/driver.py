@@ -141,29 +141,22 @@ class XenAPIPoolDriver(base.PoolDriver):
         row = self._ready(aggregate)
         if row is None:
             return
-        next_master = ''
-        if successor and successor != host and verbs.is_master(row, host):
-            next_master = successor
+        next_master = _next_master(row, host, successor)
 
         def removal(row: store.Aggregate) -> operation.Verb:
-            if verbs.is_last(row, host):
-                return verbs.Clear(self.site, row, host, forget=forget)
-            if forget:
-                return verbs.Forget(
-                    self.site, row, host, suspend_ha=suspend_ha
-                )
-            return verbs.Eject(
-                self.site,
+            return self._removal(
                 row,
                 host,
-                allow_data_loss=(
-                    allow_data_loss or self.site.conf.xenpool.allow_data_loss
+                next_master,
+                requests.RemoveHost(
+                    successor=successor,
+                    allow_data_loss=allow_data_loss,
+                    forget=forget,
+                    drain=drain,
+                    keep_disabled=keep_disabled,
+                    wait=wait,
+                    suspend_ha=suspend_ha,
                 ),
-                drain=drain,
-                keep_disabled=keep_disabled,
-                wait=wait,
-                suspend_ha=suspend_ha,
-                successor=next_master,
             )
 
         if not next_master:
@@ -186,6 +179,37 @@ class XenAPIPoolDriver(base.PoolDriver):
                 f"'{next_master}' is the master now, as was asked for; then "
                 f"the removal was refused: {error.reason}",
             ) from error
+
+    def _removal(
+        self,
+        row: store.Aggregate,
+        host: str,
+        next_master: str,
+        options: requests.RemoveHost,
+    ) -> verbs.Leaving | verbs.Clear:
+        """Return the verb that removes a host.
+
+        :param next_master: the compute host that will be the master by then;
+            '' when the master does not change.
+        """
+        if verbs.is_last(row, host):
+            return verbs.Clear(self.site, row, host, forget=options.forget)
+        if options.forget:
+            return verbs.Forget(
+                self.site, row, host, suspend_ha=options.suspend_ha
+            )
+        allowed = self.site.conf.xenpool.allow_data_loss
+        return verbs.Eject(
+            self.site,
+            row,
+            host,
+            allow_data_loss=options.allow_data_loss or allowed,
+            drain=options.drain,
+            keep_disabled=options.keep_disabled,
+            wait=options.wait,
+            suspend_ha=options.suspend_ha,
+            successor=next_master,
+        )
 
     def _hand_over(
         self,
@@ -391,11 +415,30 @@ class XenAPIPoolDriver(base.PoolDriver):
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        *,
+        successor: str | None = None,
+        allow_data_loss: bool = False,
+        forget: bool = False,
+        drain: bool = False,
+        keep_disabled: bool = False,
+        wait: bool = False,
+        suspend_ha: bool = False,
     ) -> model.Report:
         row = self._load(aggregate)
         if row is None:
             return model.Report(host)
-        return verbs.check_remove(self.site, row, host)
+        options = requests.RemoveHost(
+            successor=successor,
+            allow_data_loss=allow_data_loss,
+            forget=forget,
+            drain=drain,
+            keep_disabled=keep_disabled,
+            wait=wait,
+            suspend_ha=suspend_ha,
+        )
+        next_master = _next_master(row, host, successor)
+        removal = self._removal(row, host, next_master, options)
+        return verbs.check_remove(row, removal)
 
     def audit_aggregate(
         self,
@@ -629,6 +672,16 @@ def _doors(
         session_factory=session_factory,
         probe_timeout=probe_timeout,
     )
+
+
+def _next_master(
+    row: store.Aggregate, host: str, successor: str | None
+) -> str:
+    """Return who will be the master when ``host`` is removed; '' where the
+    master does not change for that."""
+    if successor and successor != host and verbs.is_master(row, host):
+        return successor
+    return ''
 
 
 def _refuse_names(hosts: collections.abc.Iterable[str]) -> None:

@@ -164,7 +164,7 @@ def _named(seen: Sighting, known: Known, uuid: str) -> Identified:
     if record and known.is_live(record) is not False:
         # Whom the master hears has the pool's secret, whomever it names.
         return Identified(who=Who.MEMBER, seen=seen, uuid=uuid, record=record)
-    if not _names_us(seen, known):
+    if not names_us(seen, known):
         return Identified(who=Who.STRANGER, seen=seen, record=record)
     if known.pool is None:
         return Identified(who=Who.MEMBER, seen=seen, uuid=uuid)
@@ -177,7 +177,7 @@ def _named(seen: Sighting, known: Known, uuid: str) -> Identified:
     return Identified(who=who, seen=seen, uuid=uuid, record=record)
 
 
-def _names_us(seen: Sighting, known: Known) -> bool:
+def names_us(seen: Sighting, known: Known) -> bool:
     """Say whether the master that is named is, or was, ours."""
     if seen.named in known.members:
         return True

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests import conftest
 from tests.contract import agreement, doors, sides
 from xenpool_driver import model, snapshot
-from xenpool_driver.preflight import eject, master
+from xenpool_driver.preflight import eject, forget, master
 from xenpool_driver.simulator import lifecycle, machine
 
 EXAMPLES = {'ci': 100, 'matrix': 2000}.get(conftest.PROFILE, 400)
@@ -118,7 +118,7 @@ def test_ejects(subject: int, wrong: list[str]) -> None:
 def test_forgets(subject: int, wrong: list[str]) -> None:
     """Of a host that is dead, or lives and would be refused."""
     door, host = pool_of(subject, [*wrong, 'dead'])
-    report = eject.check_forget(door.snapshot(*CLASSES), uuid_of(door, host))
+    report = forget.check(door.snapshot(*CLASSES), uuid_of(door, host))
     got = doors.refusal(door, 'host.destroy', host)
     agree(report, got)
     if got is None:

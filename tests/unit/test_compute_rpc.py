@@ -120,7 +120,10 @@ def test_reports_come_back_whole(
     prod = stage.api.create('prod')
 
     assert stage.api.check_hosts(context(), 'prod', hosts[:1]) == [report]
-    assert stage.remote.check_removal(context(), prod, hosts[0]) == report
+    judged = stage.remote.check_removal(
+        context(), prod, hosts[0], requests.REMOVE_HOST
+    )
+    assert judged == report
     assert stage.api.audit(context(), 'prod') == report
     assert stage.api.recover(context(), 'prod') == report
     assert stage.api.release(context(), 'prod') == report

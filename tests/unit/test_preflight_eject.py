@@ -11,7 +11,7 @@ import pytest
 from tests import xe
 from tests.unit import raw_pools
 from xenpool_driver import model
-from xenpool_driver.preflight import eject, evacuation
+from xenpool_driver.preflight import eject, evacuation, forget
 
 only, host, add = raw_pools.only, raw_pools.host, raw_pools.add
 
@@ -386,20 +386,19 @@ def test_ha_that_will_be_suspended_is_no_refusal() -> None:
 def test_forgetting_a_dead_host() -> None:
     raw = raw_pools.three()
     ref, uuid = leaving(raw)
-    live = eject.check_forget(raw_pools.parse(raw), uuid)
+    live = forget.check(raw_pools.parse(raw), uuid)
     assert live.worst is model.Severity.WARN
     raw['host_metrics'][raw['host'][ref]['metrics']]['live'] = False
     assert (
-        eject.check_forget(raw_pools.parse(raw), uuid).worst
-        is model.Severity.PASS
+        forget.check(raw_pools.parse(raw), uuid).worst is model.Severity.PASS
     )
     add(raw, 'VM', 'w', power_state='Running', resident_on=ref)
-    report = eject.check_forget(raw_pools.parse(raw), uuid)
+    report = forget.check(raw_pools.parse(raw), uuid)
     assert report.first_refusal == ('HOST_HAS_RESIDENT_VMS', ref)
 
 
 def test_master_is_never_forgotten() -> None:
     raw = raw_pools.three()
     ref, record = host(raw)
-    report = eject.check_forget(raw_pools.parse(raw), record['uuid'])
+    report = forget.check(raw_pools.parse(raw), record['uuid'])
     assert report.first_refusal == ('HOST_IS_LIVE', ref)

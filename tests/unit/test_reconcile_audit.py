@@ -244,6 +244,7 @@ def test_shared_storage() -> None:
     assert bad(audit(raw, aggregate, views)) == [
         ('shared-storage', UNKNOWN),
         ('local-storage', UNKNOWN),
+        ('unconnected-storage', UNKNOWN),
         ('storage-roles', UNKNOWN),
     ]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import typing
 
-from xenpool_driver import exceptions, model
+from xenpool_driver import exceptions, model, requests
 from xenpool_driver.cli import aggregate, command, progress, status
 
 if typing.TYPE_CHECKING:
@@ -75,6 +75,22 @@ def add_leave_options(parser: argparse.ArgumentParser) -> None:
     add_suspend_ha(parser)
 
 
+def leaving(parsed_args: argparse.Namespace) -> requests.RemoveHost:
+    """Return what the options of :func:`add_leave_options` ask for.
+
+    Local disks may be lost: the command says so, and asks.
+    """
+    return requests.RemoveHost(
+        successor=parsed_args.successor,
+        allow_data_loss=True,
+        forget=parsed_args.forget,
+        drain=parsed_args.drain,
+        keep_disabled=parsed_args.keep_disabled,
+        wait=parsed_args.wait,
+        suspend_ha=parsed_args.suspend_ha,
+    )
+
+
 class AddHost(command.Lister):
     """Join hosts to the pool; the first one becomes its master"""
 
@@ -137,25 +153,16 @@ class RemoveHost(command.Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         api = self.workbench.api(parsed_args.remote)
+        options = requests.pack(leaving(parsed_args))
+        whom = (
+            self.workbench.context,
+            parsed_args.aggregate,
+            parsed_args.host,
+        )
         if not parsed_args.yes:
-            report = api.check_removal(
-                self.workbench.context, parsed_args.aggregate, parsed_args.host
-            )
-            self._agree(parsed_args, report)
+            self._agree(parsed_args, api.check_removal(*whom, **options))
         with progress.shown(self.app.stderr) as listener:
-            api.remove_host(
-                self.workbench.context,
-                parsed_args.aggregate,
-                parsed_args.host,
-                successor=parsed_args.successor,
-                allow_data_loss=True,
-                forget=parsed_args.forget,
-                drain=parsed_args.drain,
-                keep_disabled=parsed_args.keep_disabled,
-                wait=parsed_args.wait,
-                suspend_ha=parsed_args.suspend_ha,
-                progress=listener,
-            )
+            api.remove_host(*whom, progress=listener, **options)
         return status.DONE
 
     def _agree(
@@ -163,8 +170,15 @@ class RemoveHost(command.Command):
     ) -> None:
         """Have a person agree to what will be lost.
 
-        :raises InvalidAggregateActionDelete: nobody does.
+        Nobody is asked about a removal that cannot go on.
+
+        :raises InvalidAggregateActionDelete: nobody does, or it cannot.
         """
+        if report.failures:
+            reasons = '; '.join(each.message for each in report.failures)
+            raise exceptions.InvalidAggregateActionDelete(
+                parsed_args.aggregate, reasons, report
+            )
         stdin = self.app.stdin
         if not (stdin.isatty() and self.app.stderr.isatty()):
             raise exceptions.InvalidAggregateActionDelete(
@@ -175,8 +189,12 @@ class RemoveHost(command.Command):
             )
         for line in status.finding_lines(report):
             self.complain(line)
+        loses = (
+            'Forget' if parsed_args.forget else 'Remove',
+            'its record' if parsed_args.forget else 'its local disks',
+        )
         print(
-            f"Remove '{parsed_args.host}' and lose its local disks? [y/N] ",
+            f"{loses[0]} '{parsed_args.host}' and lose {loses[1]}? [y/N] ",
             end='',
             file=self.app.stderr,
             flush=True,

@@ -12,7 +12,7 @@ import argparse
 import collections.abc
 import typing
 
-from xenpool_driver import exceptions, model, pool_states
+from xenpool_driver import exceptions, model, pool_states, requests
 from xenpool_driver.cli import (
     aggregate,
     command,
@@ -299,7 +299,10 @@ class RemoveHost(_OneHost):
         outcome: rehearsal_report.Outcome,
     ) -> None:
         context = self.workbench.context
-        report = stage.api.check_removal(context, uuid, parsed_args.host)
+        options = requests.pack(members.leaving(parsed_args))
+        report = stage.api.check_removal(
+            context, uuid, parsed_args.host, **options
+        )
         outcome.reports[parsed_args.host] = report
         outcome.lost[parsed_args.host] = [
             finding.to_dict()
@@ -312,14 +315,8 @@ class RemoveHost(_OneHost):
             context,
             uuid,
             parsed_args.host,
-            successor=parsed_args.successor,
-            allow_data_loss=True,
-            forget=parsed_args.forget,
-            drain=parsed_args.drain,
-            keep_disabled=parsed_args.keep_disabled,
-            wait=parsed_args.wait,
-            suspend_ha=parsed_args.suspend_ha,
             progress=listener,
+            **options,
         )
 
 

@@ -108,6 +108,7 @@ class Compute(typing.Protocol):
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        options: requests.RemoveHost,
     ) -> model.Report:
         """Judge the removal of ``host``."""
 
@@ -433,14 +434,37 @@ class AggregateAPI:
         )
 
     def check_removal(
-        self, context: typing.Any, ident: str, host: str
+        self,
+        context: typing.Any,
+        ident: str,
+        host: str,
+        *,
+        successor: str | None = None,
+        allow_data_loss: bool = False,
+        forget: bool = False,
+        drain: bool = False,
+        keep_disabled: bool = False,
+        wait: bool = False,
+        suspend_ha: bool = False,
     ) -> model.Report:
         """Say what speaks against removing a host, and what is lost.
 
+        The options are those of :meth:`remove_host`: what is judged is the
+        very removal that they ask for.
+
         :raises AggregateHostNotFound: it is not in the aggregate.
         """
+        options = requests.RemoveHost(
+            successor=successor,
+            allow_data_loss=allow_data_loss,
+            forget=forget,
+            drain=drain,
+            keep_disabled=keep_disabled,
+            wait=wait,
+            suspend_ha=suspend_ha,
+        )
         return self._compute.check_removal(
-            context, self._with_host(ident, host), host
+            context, self._with_host(ident, host), host, options
         )
 
     def audit(

@@ -166,9 +166,12 @@ class ComputeManager:
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        options: requests.RemoveHost,
     ) -> model.Report:
         """Say what speaks against removing ``host``, and what it loses."""
-        return self._driver(host).check_removal(context, aggregate, host)
+        return self._driver(host).check_removal(
+            context, aggregate, host, **requests.pack(options)
+        )
 
     def audit_aggregate(
         self,

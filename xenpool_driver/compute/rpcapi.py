@@ -185,15 +185,17 @@ class ComputeAPI:
         context: typing.Any,
         aggregate: model.AggregateLike,
         host: str,
+        options: requests.RemoveHost,
     ) -> model.Report:
         """Judge the removal of ``host``; served as the removal would be."""
         return failures.unpack_report(
             self._call(
                 context,
-                remaining_server(aggregate, host, None),
+                remaining_server(aggregate, host, options.successor),
                 'check_removal',
                 aggregate,
                 host=host,
+                options=requests.pack(options),
             )
         )
 

@@ -198,13 +198,22 @@ class Endpoint:
         )
 
     def check_removal(
-        self, context: typing.Any, aggregate: Packed, host: str
+        self,
+        context: typing.Any,
+        aggregate: Packed,
+        host: str,
+        options: Packed | None = None,
     ) -> Packed:
         """Judge a removal; see the manager."""
         return self._answer(
             context,
             aggregate,
-            lambda row: self._compute.check_removal(context, row, host),
+            lambda row: self._compute.check_removal(
+                context,
+                row,
+                host,
+                requests.unpack(requests.REMOVE_HOST, options or {}),
+            ),
         )
 
     def audit_aggregate(

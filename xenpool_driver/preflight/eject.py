@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
-from xenpool_driver import findings, model, snapshot
+from xenpool_driver import findings, identity, model, snapshot
+from xenpool_driver.preflight import answers, evacuation, leaving, losses
 from xenpool_driver.preflight import check as checks
-from xenpool_driver.preflight import evacuation, leaving, losses
 
 EjectCase = leaving.EjectCase
 """A member that shall leave."""
@@ -40,8 +40,20 @@ def operations(case: EjectCase) -> checks.Problems:
             )
 
 
+def identities(case: EjectCase) -> checks.Problems:
+    """The eject is carried out by the host itself, so it must be there.
+
+    XAPI forwards the call to the host: with a dead one that it still takes
+    for alive this takes 100 s (recorded).
+    """
+    if case.found is not None and not case.answers:
+        yield answers.problem(case, case.found)
+
+
 def live(case: EjectCase) -> checks.Problems:
-    """The eject is carried out by the host itself."""
+    """The master must take the host for alive."""
+    if not case.answers:
+        return
     alive = case.pool.is_live(case.host)
     if alive is None:
         yield checks.undecided(
@@ -50,8 +62,8 @@ def live(case: EjectCase) -> checks.Problems:
     elif not alive:
         yield checks.Problem(
             f"{case.host.name} is dead, so it cannot eject itself",
-            f"start it, or: xenpool aggregate remove host AGGREGATE "
-            f"{case.host.name} --forget",
+            f"switch on {case.host.typed}, or, if it is gone for good: "
+            f"{case.removing('--forget', '--yes')}",
             ('HOST_OFFLINE', case.host.ref),
             findings.at_fault(case.host),
         )
@@ -70,11 +82,21 @@ def not_master(case: EjectCase) -> checks.Problems:
     else:
         yield checks.Problem(
             f"{case.host.name} is the master of the pool",
-            f"hand the pool over first: xenpool aggregate remove host "
-            f"AGGREGATE {case.host.name} --successor HOST",
+            f"hand the pool over first: "
+            f"{case.removing('--successor', successor(case))}",
             ('INTERNAL_ERROR', 'Xapi_pool.Cannot_eject_master'),
             findings.at_fault(case.host),
         )
+
+
+def successor(case: EjectCase) -> str:
+    """Return another host of the pool that may become the master."""
+    others = [
+        host
+        for host in case.pool.hosts.values()
+        if host.ref != case.host.ref and case.pool.is_live(host) is not False
+    ]
+    return others[0].typed if others else 'HOST'
 
 
 def ha(case: EjectCase) -> checks.Problems:
@@ -200,6 +222,7 @@ CHECKS: tuple[Check, ...] = (
         ('pool.pool',),
         '1',
     ),
+    Check('identity', 'the host answers, and is the member', identities),
     Check('live', 'the host is alive', live, ('pool.host_metrics',), '2'),
     Check(
         'not-master',
@@ -250,6 +273,7 @@ def check(
     suspend_ha: bool = False,
     stuck: evacuation.Evacuation | None = None,
     successor: str = '',
+    found: identity.Identified | None = None,
 ) -> model.Report:
     """Return everything that speaks against ejecting a member.
 
@@ -261,13 +285,15 @@ def check(
     :param suspend_ha: HA will be switched off around it.
     :param stuck: what XAPI answered about moving them away.
     :param successor: uuid of the host that will be the master by then.
+    :param found: who answers at the address of the member; None: not asked.
     """
     host = pool.host_by_uuid(host_uuid)
     if host is None:
-        return _absent(pool, host_uuid)
+        return absent(pool, host_uuid)
     case = EjectCase(
         pool=pool,
         host=host,
+        found=found,
         allow_data_loss=allow_data_loss,
         drain=drain,
         suspend_ha=suspend_ha,
@@ -280,7 +306,8 @@ def check(
     )
 
 
-def _absent(pool: snapshot.PoolSnapshot, host_uuid: str) -> model.Report:
+def absent(pool: snapshot.PoolSnapshot, host_uuid: str) -> model.Report:
+    """Return the report about a host that the pool does not know."""
     reason = pool.lacks('host')
     return checks.report(
         host_uuid,
@@ -291,99 +318,4 @@ def _absent(pool: snapshot.PoolSnapshot, host_uuid: str) -> model.Report:
                 reason or f"{host_uuid} is no member of {pool.name}",
             )
         ],
-    )
-
-
-def _not_coordinator(case: EjectCase) -> checks.Problems:
-    if case.record.master == case.host.ref:
-        yield checks.Problem(
-            f"{case.host.name} is the master of the pool, and answers",
-            'xenpool aggregate recover AGGREGATE --promote HOST',
-            ('HOST_IS_LIVE', case.host.ref),
-            findings.at_fault(case.host),
-        )
-
-
-def _not_alive(case: EjectCase) -> checks.Problems:
-    if case.pool.is_live(case.host):
-        yield checks.warning(
-            f"the coordinator still takes {case.host.name} for alive; it "
-            f"will ask it, and refuse if it answers (HOST_IS_LIVE)",
-            f"if it lives: xenpool aggregate remove host AGGREGATE "
-            f"{case.host.name}",
-            findings.at_fault(case.host),
-        )
-
-
-def _no_residents(case: EjectCase) -> checks.Problems:
-    if case.guests:
-        names = findings.listed(vm.name for vm in case.guests)
-        yield checks.Problem(
-            f"virtual machines are recorded on the dead host "
-            f"{case.host.name}: {names}",
-            f"make sure that they run nowhere, then: xe host-declare-dead "
-            f"uuid={case.host.uuid}",
-            ('HOST_HAS_RESIDENT_VMS', case.host.ref),
-            findings.at_fault(*case.guests),
-        )
-
-
-def _lost_storage(case: EjectCase) -> checks.Problems:
-    for sr in case.wiped_srs:
-        yield checks.warning(
-            f"the records of the local storage {sr.name} of "
-            f"{case.host.name} go with it",
-            objects=findings.at_fault(sr),
-        )
-
-
-FORGET_CHECKS: tuple[Check, ...] = (
-    Check(
-        'not-master',
-        'the host is not the master',
-        _not_coordinator,
-        ('pool.pool',),
-    ),
-    Check('ha', 'HA is off', ha, ('pool.pool',)),
-    Check(
-        'dead',
-        'the coordinator agrees that it is dead',
-        _not_alive,
-        ('pool.host_metrics',),
-    ),
-    Check(
-        'resident-vms',
-        'no virtual machine is recorded there',
-        _no_residents,
-        ('pool.VM',),
-    ),
-    Check(
-        'local-storage',
-        'it has no storage of its own',
-        _lost_storage,
-        ('pool.PBD', 'pool.SR'),
-    ),
-)
-"""``host.destroy``: for a host that is dead."""
-
-
-def check_forget(
-    pool: snapshot.PoolSnapshot,
-    host_uuid: str,
-    *,
-    suspend_ha: bool = False,
-) -> model.Report:
-    """Return everything that speaks against forgetting a dead member.
-
-    :param pool: the pool's records, from its coordinator.
-    :param host_uuid: the dead member.
-    :param suspend_ha: HA will be switched off around it.
-    """
-    host = pool.host_by_uuid(host_uuid)
-    if host is None:
-        return _absent(pool, host_uuid)
-    case = EjectCase(pool=pool, host=host, suspend_ha=suspend_ha)
-    return checks.report(
-        host.name,
-        [f for one in FORGET_CHECKS for f in checks.evaluate(one, case)],
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shlex
 
-from xenpool_driver import objects, snapshot
+from xenpool_driver import identity, objects, snapshot
 from xenpool_driver.preflight import evacuation
 
 _NO_DATA = frozenset({'udev', 'iso'})
@@ -25,6 +26,7 @@ class EjectCase:
     :ivar stuck: what XAPI answered about moving them away; None: not asked.
     :ivar successor: uuid of the host that will be the master by then; '' when
         the present one stays.
+    :ivar found: who answers at the address of the member; None: not asked.
     """
 
     pool: snapshot.PoolSnapshot
@@ -34,10 +36,25 @@ class EjectCase:
     suspend_ha: bool = False
     stuck: evacuation.Evacuation | None = None
     successor: str = ''
+    found: identity.Identified | None = None
 
     def lacks(self, need: str) -> str | None:
         """Say why ``pool.class`` is not known."""
         return self.pool.lacks(need.partition('.')[2])
+
+    @property
+    def answers(self) -> bool:
+        """Whether the member answers, or nobody asked it."""
+        return self.found is None or self.found.who is identity.Who.MEMBER
+
+    def removing(self, *options: str) -> str:
+        """Return the command that removes the host.
+
+        :param options: what it is given beside.
+        """
+        words = ('aggregate', 'remove', 'host')
+        where = (self.pool.aggregate or 'AGGREGATE', self.host.typed)
+        return shlex.join(('xenpool', *words, *where, *options))
 
     @property
     def record(self) -> objects.Pool:

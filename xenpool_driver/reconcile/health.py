@@ -295,6 +295,12 @@ CHECKS: tuple[tuple[str, str, _AUDIT, tuple[str, ...]], ...] = (
         ('host_metrics', 'SR', 'PBD'),
     ),
     (
+        'unconnected-storage',
+        'all storage is connected to a host',
+        storage.unconnected,
+        ('SR', 'PBD'),
+    ),
+    (
         'storage-roles',
         'pool and hosts use storage that is there',
         storage.roles,

@@ -29,6 +29,26 @@ def roles(case: cases.AuditCase, check: str) -> cases.Found:
         )
 
 
+def unconnected(case: cases.AuditCase, check: str) -> cases.Found:
+    """Storage that no host is connected to: a forgotten host leaves it."""
+    hosts = case.records.hosts
+    for sr in case.records.srs.values():
+        pbds = case.records.pbds_of_sr(sr)
+        if sr.is_tools_sr or any(pbd.host in hosts for pbd in pbds):
+            continue
+        message = (
+            f"the storage {sr.name} ({sr.uuid}) is connected to no host; a "
+            f"host that was forgotten leaves it so"
+        )
+        forget = f"xe sr-forget uuid={sr.uuid}"
+        if pbds:
+            # Connections of a host that has left go with the next garbage
+            # collection; until then XAPI says SR_HAS_PBD.
+            yield cases.unknown(check, message, f"in a minute: {forget}")
+        else:
+            yield cases.warn(check, message, forget, findings.at_fault(sr))
+
+
 def unplugged(case: cases.AuditCase, check: str) -> cases.Found:
     """Storage of one host alone that is not plugged there.
 

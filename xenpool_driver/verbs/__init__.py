@@ -31,6 +31,7 @@ Clear = leaving.Clear
 Dismiss = leaving.Dismiss
 Eject = leaving.Eject
 Forget = leaving.Forget
+Leaving = leaving.Leaving
 HandOver = mastership.HandOver
 Release = releasing.Release
 Rename = naming.Rename
@@ -55,6 +56,7 @@ __all__ = [
     'Forget',
     'HandOver',
     'Join',
+    'Leaving',
     'Promote',
     'Release',
     'Rename',

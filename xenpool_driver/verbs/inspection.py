@@ -16,11 +16,11 @@ from xenpool_driver import (
     snapshot,
     store,
 )
-from xenpool_driver.preflight import eject as eject_rules
 from xenpool_driver.preflight import first
 from xenpool_driver.verbs import (
     common,
     judging,
+    leaving,
     naming,
     passwords,
     sight,
@@ -52,28 +52,16 @@ def check_adoption(
 
 
 def check_remove(
-    site: operation.Site, row: store.Aggregate, host: str
+    row: store.Aggregate, verb: leaving.Leaving | leaving.Clear
 ) -> model.Report:
-    """Say what speaks against removing ``host``, and what would be lost.
+    """Say what speaks against a removal, and what would be lost.
 
+    :param verb: the removal that is asked for.
     :raises InvalidAggregateActionDelete: nobody who could tell answers.
     """
     findings = judging.lifecycle_findings(row, pool_states.REMOVE)
-    uuid = row.metadata.get(host)
-    if common.is_last(row, host) or uuid is None:
-        return model.Report(host, findings)
-    try:
-        pool = common.find_master(site, row).door.snapshot(
-            *snapshot.EJECT_CLASSES, with_clock=False
-        )
-    except exceptions.XapiError as error:
-        raise exceptions.InvalidAggregateActionDelete(
-            row.name, str(error)
-        ) from error
-    report = eject_rules.check(pool, uuid)
-    return dataclasses.replace(
-        report, subject=host, findings=(*findings, *report.findings)
-    )
+    report = verb.judged()
+    return dataclasses.replace(report, findings=(*findings, *report.findings))
 
 
 def audit(

@@ -7,10 +7,12 @@ import collections.abc
 import concurrent.futures
 import dataclasses
 import functools
+import shlex
 import typing
 
 from xenpool_driver import (
     exceptions,
+    identity,
     model,
     objects,
     operation,
@@ -21,7 +23,7 @@ from xenpool_driver import (
 from xenpool_driver.preflight import check, first
 from xenpool_driver.preflight import join as join_rules
 from xenpool_driver.preflight import site as site_rules
-from xenpool_driver.verbs import common, stamps
+from xenpool_driver.verbs import common, sight, stamps
 from xenpool_driver.xapi import client, discovery
 
 
@@ -75,8 +77,9 @@ def read_target(
     :param master: the pool's master.
     :raises XapiError: it cannot be read.
     """
+    records = master.snapshot()
     return Target(
-        records=master.snapshot(),
+        records=records.called(sight.names(row), row.name),
         joining=tuple(joining(site, row)),
         unreachable=common.unreachable(site, row, master),
     )
@@ -281,7 +284,10 @@ def _judge(
 ) -> Judgement:
     pool = target.records
     uuid = own.coordinator.uuid if own.coordinator else ''
-    if twins := _twins(row, host, uuid):
+    found = identity.tell_records(own, pool)
+    if found.who is not identity.Who.COPY and (
+        twins := _twins(row, host, uuid)
+    ):
         return Judgement(model.Report(host, twins), uuid, True)
     report = join_rules.check(
         own,
@@ -298,12 +304,14 @@ def _judge(
         ),
         now=site.clock.time(),
         host_uuid=uuid,
+        former=row.metadata.get(host, ''),
+        owners=_owners(site, own, pool),
         extra=_site_findings(site, own, pool),
     )
     if suspend_ha:
         report = _without_ha(report)
     report = dataclasses.replace(report, subject=host)
-    if _are_same(own, pool):
+    if found.who is identity.Who.MEMBER:
         return Judgement(report, uuid, True)
     return Judgement(report, uuid, False, own)
 
@@ -340,11 +348,12 @@ def _unreadable(host: str, error: exceptions.XapiError) -> model.Report:
     return model.Report(host, (finding,))
 
 
-def _are_same(own: snapshot.PoolSnapshot, pool: snapshot.PoolSnapshot) -> bool:
-    """Say whether the joiner is the pool's master itself."""
-    if own.pool is None or pool.pool is None:
-        return False
-    return own.pool.uuid == pool.pool.uuid
+def _owners(
+    site: operation.Site, *pools: snapshot.PoolSnapshot
+) -> dict[str, str]:
+    """Return ``{aggregate uuid: its name}`` of those that own the pools."""
+    found = [stamps.owner(site, stamps.stamp_of(one.pool)) for one in pools]
+    return {one.uuid: one.name for one in found if one is not None}
 
 
 def _without_guest(
@@ -404,32 +413,76 @@ def _judge_member(
 ) -> Judgement:
     """Judge a host that is a member of some pool: ours, or another one."""
     record = _own_record(site, row, host, target.records)
-    master = target.records.coordinator
-    named = {
-        discovery.normal(member.address),
-        *discovery.resolved(member.address),
-    }
-    if record and master and discovery.normal(master.address) in named:
-        if twins := _twins(row, host, record.uuid):
-            return Judgement(model.Report(host, twins), record.uuid, True)
-        finding = model.Finding(
-            'membership',
-            model.Severity.PASS,
-            f"host '{host}' is a member of the pool already",
-        )
-        return Judgement(model.Report(host, (finding,)), record.uuid, True)
+    named = site.connections.name_at(member.address) or ''
+    seen = identity.Sighting(master=member.address, named=named)
+    if not _names_us(seen, sight.known(row, target.records)):
+        return _of_another_pool(site, host, member.address, named)
+    if record is None:
+        return _forgotten(host, member.address)
+    if twins := _twins(row, host, record.uuid):
+        return Judgement(model.Report(host, twins), record.uuid, True)
+    finding = model.Finding(
+        'membership',
+        model.Severity.PASS,
+        f"host '{host}' is a member of the pool already",
+    )
+    return Judgement(model.Report(host, (finding,)), record.uuid, True)
+
+
+def _names_us(seen: identity.Sighting, known: identity.Known) -> bool:
+    """Say whether a member names the master of our pool.
+
+    It may name it by a host name, or by another address.
+    """
+    if identity.names_us(seen, known):
+        return True
+    master = known.pool.coordinator if known.pool else None
+    return master is not None and (
+        discovery.normal(master.address)
+        in discovery.resolved(seen.master or '')
+    )
+
+
+def _forgotten(host: str, master: str) -> Judgement:
+    """Judge a host that names our master, which does not know it."""
     finding = model.Finding(
         'membership',
         model.Severity.FAIL,
-        f"host '{host}' is a member of another pool, whose master is at "
-        f"{member.address}",
-        f"remove it from that pool first; which aggregate it is in, if any: "
-        f"xenpool host list ({host})",
-        ('HOST_IS_SLAVE', member.address),
+        f"host '{host}' takes itself for a member of this very pool, which "
+        f"has no record of it: it was forgotten, or its join broke off",
+        f"install anew {host} (its disks are wiped)",
+        ('HOST_IS_SLAVE', master),
     )
-    return Judgement(
-        model.Report(host, (finding,), ('HOST_IS_SLAVE', member.address))
+    return Judgement(model.Report(host, (finding,), ('HOST_IS_SLAVE', master)))
+
+
+def _of_another_pool(
+    site: operation.Site, host: str, master: str, named: str
+) -> Judgement:
+    """Judge a host that is a member of another pool.
+
+    :param named: the compute host name of its master, or ''.
+    """
+    owner = None
+    for one in (host, named):
+        owner = owner or (site.store.aggregate_of_host(one) if one else None)
+    if owner is None:
+        of, remedy = '', f"on {named or master}: xe pool-eject host-uuid=UUID"
+    else:
+        of = f" of the aggregate '{owner.name}'"
+        remedy = (
+            f"xenpool aggregate remove host {shlex.quote(owner.name)} "
+            f"{shlex.quote(host)}"
+        )
+    finding = model.Finding(
+        'membership',
+        model.Severity.FAIL,
+        f"host '{host}' is a member of another pool{of}, whose master is at "
+        f"{master}; removed from that one, its local disks are wiped",
+        remedy,
+        ('HOST_IS_SLAVE', master),
     )
+    return Judgement(model.Report(host, (finding,), ('HOST_IS_SLAVE', master)))
 
 
 def _own_record(

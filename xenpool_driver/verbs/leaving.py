@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import shlex
 import typing
 
 from oslo_log import log
 
 from xenpool_driver import (
     exceptions,
+    identity,
     model,
     operation,
     pool_states,
@@ -20,7 +22,8 @@ from xenpool_driver import (
 )
 from xenpool_driver.preflight import eject as eject_rules
 from xenpool_driver.preflight import evacuation
-from xenpool_driver.verbs import common, guest, ha, passwords
+from xenpool_driver.preflight import forget as forget_rules
+from xenpool_driver.verbs import common, guest, ha, passwords, sight
 from xenpool_driver.xapi import client
 
 LOG = log.getLogger(__name__)
@@ -49,6 +52,13 @@ class Leaving(common.PoolVerb):
             self.host not in self.row.metadata
         ):
             self.refuse(f"host '{self.host}' is not in the aggregate")
+        self.refuse_failures(self.judged())
+
+    def judged(self) -> model.Report:
+        """Return what speaks against it, and what would be lost.
+
+        :raises InvalidAggregateActionDelete: nobody who could tell answers.
+        """
         master = self.reached(self.coordinator)
         self.uuid = self.row.metadata.get(self.host, '')
         if not self.uuid:
@@ -56,14 +66,27 @@ class Leaving(common.PoolVerb):
         self._gone = not self.uuid or (
             self.reached(lambda: master.host_ref(self.uuid)) is None
         )
-        if not self._gone:
-            self.judge(master)
+        if self._gone:
+            return model.Report(self.host)
+        report: model.Report = self.reached(lambda: self.judge(master))
+        return dataclasses.replace(report, subject=self.host)
 
-    def judge(self, master: client.Client) -> None:
-        """Refuse what XAPI, or a person, would regret.
+    def judge(self, master: client.Client) -> model.Report:
+        """Return what XAPI, or a person, would regret.
 
-        :raises InvalidAggregateActionDelete: with the whole report.
+        :raises XapiError: it cannot be read.
         """
+        return model.Report(self.host)
+
+    def called(self, pool: snapshot.PoolSnapshot) -> snapshot.PoolSnapshot:
+        """Return the pool with the names that our commands take."""
+        return pool.called(
+            {**sight.names(self.row), self.uuid: self.host}, self.row.name
+        )
+
+    def who_answers(self, pool: snapshot.PoolSnapshot) -> identity.Identified:
+        """Return who answers at the address of the host."""
+        return sight.one(self.site, self.row, pool, self.host, self.uuid)
 
     def _uuid_by_address(self) -> str:
         """Return the uuid of a member whose join was never recorded."""
@@ -150,24 +173,35 @@ class Eject(Leaving):
         self.successor = successor
         self.keep_disabled = keep_disabled
         self.wait = wait
+        self._told: tuple[model.Finding, ...] = ()
 
-    def judge(self, master: client.Client) -> None:
-        report = self.reached(
-            lambda: judge_eject(
-                master,
-                self.uuid,
-                allow_data_loss=self.allow_data_loss,
-                drain=self.drain,
-                suspend_ha=self.suspend_ha,
-                successor=self.row.metadata.get(self.successor, ''),
-            )
+    def judge(self, master: client.Client) -> model.Report:
+        pool = self.called(
+            master.snapshot(*snapshot.EJECT_CLASSES, with_clock=False)
         )
-        told = self._login(master.name)
-        report = dataclasses.replace(
-            report, findings=(*report.findings, *told)
+        found = self.who_answers(pool)
+        stuck = None
+        if found.who is identity.Who.MEMBER:
+            stuck, pool = self._stuck(master, pool)
+        report = eject_rules.check(
+            pool,
+            self.uuid,
+            allow_data_loss=self.allow_data_loss,
+            drain=self.drain,
+            suspend_ha=self.suspend_ha,
+            stuck=stuck,
+            successor=self.row.metadata.get(self.successor, ''),
+            found=found,
         )
-        self.refuse_failures(report)
-        passwords.tell(self.name, told)
+        if found.who is identity.Who.MEMBER:
+            self._told = self._login(master.name)
+        return dataclasses.replace(
+            report, findings=(*report.findings, *self._told)
+        )
+
+    def prepare(self) -> None:
+        super().prepare()
+        passwords.tell(self.name, self._told)
 
     def _login(self, master: str) -> tuple[model.Finding, ...]:
         """Return what is to be said of the login of the host that leaves.
@@ -183,6 +217,30 @@ class Eject(Leaving):
         needed = {self.host} if self.wait or guest_uuid else ()
         found = passwords.check(self.site, self.row, [self.host])
         return passwords.findings(self.row, found, needed)
+
+    def _stuck(
+        self, master: client.Client, pool: snapshot.PoolSnapshot
+    ) -> tuple[evacuation.Evacuation, snapshot.PoolSnapshot]:
+        """Return what keeps virtual machines from moving away, and the pool
+        with what is needed to name it."""
+        errors = (
+            master.vms_preventing_evacuation(self.uuid) if self.drain else {}
+        )
+        codes = {error[0] for error in errors.values() if error}
+        if 'VM_REQUIRES_NETWORK' in codes:
+            pool = self.called(
+                master.snapshot(
+                    *snapshot.EJECT_CLASSES, 'network', with_clock=False
+                )
+            )
+        free = {}
+        if 'HOST_NOT_ENOUGH_FREE_MEMORY' in codes:
+            free = {
+                host.ref: master.free_memory(host.uuid)
+                for host in pool.hosts.values()
+                if host.enabled and host.uuid != self.uuid
+            }
+        return evacuation.Evacuation(errors, free), pool
 
     def intent(self) -> dict[str, typing.Any]:
         return {
@@ -341,64 +399,22 @@ class Eject(Leaving):
         return len(hosts) == 1 and bool(hosts[0].enabled)
 
 
-def judge_eject(
-    master: client.Client,
-    uuid: str,
-    *,
-    allow_data_loss: bool = False,
-    drain: bool = False,
-    suspend_ha: bool = False,
-    successor: str = '',
-) -> model.Report:
-    """Return everything that speaks against ejecting a member.
-
-    :param master: the pool's master.
-    :param uuid: the member's XenServer uuid.
-    :param allow_data_loss: the loss of local disks was agreed to.
-    :param drain: its virtual machines will be moved away first.
-    :param suspend_ha: HA will be switched off around it.
-    :param successor: XenServer uuid of who will be the master by then.
-    :raises XapiError: it cannot be read.
-    """
-    errors = master.vms_preventing_evacuation(uuid) if drain else {}
-    codes = {error[0] for error in errors.values() if error}
-    more = ('network',) if 'VM_REQUIRES_NETWORK' in codes else ()
-    pool = master.snapshot(*snapshot.EJECT_CLASSES, *more, with_clock=False)
-    free = {}
-    if 'HOST_NOT_ENOUGH_FREE_MEMORY' in codes:
-        free = {
-            host.ref: master.free_memory(host.uuid)
-            for host in pool.hosts.values()
-            if host.enabled and host.uuid != uuid
-        }
-    return eject_rules.check(
-        pool,
-        uuid,
-        allow_data_loss=allow_data_loss,
-        drain=drain,
-        suspend_ha=suspend_ha,
-        stuck=evacuation.Evacuation(errors, free),
-        successor=successor,
-    )
-
-
 class Forget(Leaving):
     """A dead member's record is destroyed; the machine is not touched."""
 
     kind = 'forget'
     refusals = frozenset({'HOST_IS_LIVE'})  # the coordinator disagrees
 
-    def judge(self, master: client.Client) -> None:
-        """Refuse a host that lives, by its own word or the coordinator's."""
-        refuse_living(self)
-        report = self.reached(
-            lambda: eject_rules.check_forget(
-                master.snapshot(*snapshot.EJECT_CLASSES, with_clock=False),
-                self.uuid,
-                suspend_ha=self.suspend_ha,
-            )
+    def judge(self, master: client.Client) -> model.Report:
+        pool = self.called(
+            master.snapshot(*snapshot.EJECT_CLASSES, with_clock=False)
         )
-        self.refuse_failures(report)
+        return forget_rules.check(
+            pool,
+            self.uuid,
+            suspend_ha=self.suspend_ha,
+            found=self.who_answers(pool),
+        )
 
     def part(self, journal: operation.Journal) -> None:
         journal.phase('destroy', 'only the record; XAPI checks it is dead')
@@ -439,7 +455,7 @@ class Clear(common.PoolVerb):
         :raises InvalidAggregateActionDelete: it has, or nobody answers.
         """
         if self.forget:
-            refuse_living(self)
+            self.refuse_failures(self.judged())
             return
         pool = self.reached(lambda: self.door().pool())
         owner = pool.other_config.get(pool_states.OWNER_KEY)
@@ -456,6 +472,23 @@ class Clear(common.PoolVerb):
                 f"the pool has members that the aggregate does not know: "
                 f"{', '.join(sorted(others))}; see: xenpool aggregate audit"
             )
+
+    def judged(self) -> model.Report:
+        """Return what speaks against letting the last host go."""
+        found = sight.one(self.site, self.row, None, self.host)
+        if not self.forget or found.who in identity.GONE:
+            return model.Report(self.host)
+        finding = model.Finding(
+            'identity',
+            model.Severity.FAIL,
+            f"'{self.host}' answers, so it is not dead: "
+            f"{identity.answer(found)}",
+            shlex.join(
+                ('xenpool', 'aggregate', 'remove', 'host', self.name)
+                + (self.host,)
+            ),
+        )
+        return model.Report(self.host, (finding,))
 
     def intent(self) -> dict[str, typing.Any]:
         return {'forget': self.forget}
@@ -521,22 +554,6 @@ class Clear(common.PoolVerb):
                 pool_states.POOL_UUID: None,
             },
             remove_hosts=(self.host,),
-        )
-
-
-def refuse_living(verb: common.PoolVerb) -> None:
-    """Refuse to forget a host that answers, whatever it answers.
-
-    :raises InvalidAggregateActionDelete: it does.
-    """
-    try:
-        silent = verb.site.connections.member_view(verb.host) is None
-    except exceptions.XapiError:  # its login was refused, so it lives
-        silent = False
-    if not silent:
-        verb.refuse(
-            f"host '{verb.host}' answers, so it is not dead: remove it "
-            f"without --forget"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections.abc
 import concurrent.futures
+import dataclasses
 
 from xenpool_driver import (
     exceptions,
@@ -62,12 +63,19 @@ def one(
     row: store.Aggregate,
     pool: snapshot.PoolSnapshot | None,
     host: str,
+    uuid: str = '',
 ) -> identity.Identified:
     """Return who answers at the address of a host.
 
     :param pool: as for :func:`known`.
+    :param uuid: its XenServer uuid, where the aggregate has none.
     """
-    return identity.tell(_seen(site, host), known(row, pool), host)
+    facts = known(row, pool)
+    if uuid:
+        facts = dataclasses.replace(
+            facts, members={**facts.members, host: uuid}
+        )
+    return identity.tell(_seen(site, host), facts, host)
 
 
 def _seen(

@@ -59,9 +59,9 @@ def eject_checks() -> list[str]:
 
 def forget_checks() -> list[str]:
     """Return every check before a dead host's record is destroyed."""
-    from xenpool_driver.preflight import eject
+    from xenpool_driver.preflight import forget
 
-    return check_table("XAPI's step", eject.FORGET_CHECKS)
+    return check_table("XAPI's step", forget.CHECKS)
 
 
 def master_checks() -> list[str]:

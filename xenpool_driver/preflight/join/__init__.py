@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 
-from xenpool_driver import findings, model, snapshot
+from xenpool_driver import findings, identity, model, objects, snapshot
 from xenpool_driver.preflight import check as checks
 from xenpool_driver.preflight.join import case as cases
 from xenpool_driver.preflight.join import own_rules, xapi_rules
@@ -34,6 +34,8 @@ def check(
     now: float | None = None,
     live: LiveFacts | None = None,
     host_uuid: str | None = None,
+    former: str = '',
+    owners: objects.Strings | None = None,
     extra: collections.abc.Iterable[model.Finding] = (),
 ) -> model.Report:
     """Return everything that speaks against a join.
@@ -52,6 +54,8 @@ def check(
     :param live: what was asked live.
     :param host_uuid: the host that is meant, when ``joiner`` may be the pool
         that it is a member of; default: the joiner's coordinator.
+    :param former: the host uuid that the aggregate has for the joiner.
+    :param owners: ``{aggregate uuid: its name}``, as far as they are known.
     :param extra: more findings for the report, such as those of site rules.
     """
     member = _membership(joiner, pool, host_uuid)
@@ -67,6 +71,8 @@ def check(
         address=address,
         now=now,
         live=live or LiveFacts(),
+        former=former,
+        owners=owners or {},
     )
     return checks.report(_subject(joiner), [*_judged(case), *extra])
 
@@ -120,8 +126,7 @@ def _membership(
     host = joiner.host_by_uuid(host_uuid) if host_uuid else None
     if host is None or joiner.pool is None or pool.pool is None:
         return None
-    same = joiner.pool.uuid == pool.pool.uuid
-    if same:
+    if identity.tell_records(joiner, pool).who is identity.Who.MEMBER:
         return checks.report(
             host.name,
             [

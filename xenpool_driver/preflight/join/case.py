@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import functools
 import re
 import typing
 
-from xenpool_driver import objects, snapshot
+from xenpool_driver import identity, objects, snapshot
 from xenpool_driver.preflight import check
 
 
@@ -47,6 +48,9 @@ class JoinCase:
     :ivar address: the address that will be handed over, when it is known.
     :ivar now: seconds since 1970, or None.
     :ivar live: what was asked live.
+    :ivar former: the host uuid that the aggregate has for the joiner, if it
+        has one.
+    :ivar owners: ``{aggregate uuid: its name}``, as far as they are known.
     """
 
     joiner: snapshot.PoolSnapshot
@@ -58,6 +62,8 @@ class JoinCase:
     address: str | None = None
     now: float | None = None
     live: LiveFacts = dataclasses.field(default_factory=LiveFacts)
+    former: str = ''
+    owners: objects.Strings = dataclasses.field(default_factory=dict)
 
     def lacks(self, need: str) -> str | None:
         """Say why ``joiner.class`` or ``pool.class`` is not known."""
@@ -90,6 +96,27 @@ class JoinCase:
     def master(self) -> objects.Host:
         """The host record of the pool's coordinator."""
         return _present(self.pool.coordinator)
+
+    @functools.cached_property
+    def joiner_is(self) -> identity.Identified:
+        """Who the joiner is to the pool."""
+        return identity.tell_records(self.joiner, self.pool)
+
+    @functools.cached_property
+    def old_record(self) -> objects.Host | None:
+        """The pool's record of an installation that the joiner replaces.
+
+        No two hosts have one address: a dead record with the joiner's, or
+        the one that the aggregate has for it, is of an older installation.
+        """
+        for host in self.pool.hosts.values():
+            if host.uuid == self.me.uuid or not host.address:
+                continue
+            if identity.same_address(host.address, self.me.address) and (
+                host.uuid == self.former or self.pool.is_live(host) is False
+            ):
+                return host
+        return None
 
     @property
     def my_pool(self) -> objects.Pool:

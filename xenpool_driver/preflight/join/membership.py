@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shlex
 
-from xenpool_driver import findings, model, objects
+from xenpool_driver import findings, identity, model, objects
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
 from xenpool_driver.preflight.join import rewiring
@@ -63,29 +63,99 @@ def not_itself(case: cases.JoinCase) -> check.Problems:
         if len(case.joiner.hosts) > 1
         else 'Host cannot become slave of itself'
     )
+    if case.joiner_is.who is identity.Who.COPY:
+        message, remedy = _copied(case, case.master)
+    else:
+        message = f"{case.me.name} is the coordinator of that very pool"
+        remedy = 'name another host, or another pool'
     yield check.Problem(
-        f"{case.me.name} is the coordinator of that very pool",
-        'name another host, or another pool',
+        message,
+        remedy,
         ('OPERATION_NOT_ALLOWED', text),
         findings.at_fault(case.me),
+    )
+
+
+def _copied(case: cases.JoinCase, member: objects.Host) -> tuple[str, str]:
+    """Return what is said of a machine with the host uuid of another one.
+
+    :param member: the one in the pool.
+    """
+    return (
+        f"another machine at {case.me.address} has the host uuid of "
+        f"{member.name} at {member.address} ({member.uuid}): one of the two "
+        f"is a copied installation",
+        f"install anew {case.me.typed} (its disks are wiped)",
     )
 
 
 def no_other_hosts(case: cases.JoinCase) -> check.Problems:
     """Rule 8: ``assert_i_know_of_no_other_hosts``."""
     others = [h for h in case.joiner.hosts.values() if h.ref != case.me.ref]
-    if others:
-        yield check.Problem(
-            f"{case.me.name} is the coordinator of a pool with "
-            f"{findings.listed(host.name for host in others)}",
+    if not others:
+        return
+    names = findings.listed(host.name for host in others)
+    if case.joiner_is.who is identity.Who.RIVAL:
+        message = (
+            f"{case.me.name} is the master of another copy of this pool, "
+            f"which still knows {names}"
+        )
+        remedy = f"install anew {case.me.typed} (its disks are wiped)"
+    else:
+        message = f"{case.me.name} is the coordinator of a pool with {names}"
+        remedy = (
             f"on {case.me.name}: "
             + '; '.join(
                 f"xe pool-eject host-uuid={host.uuid}" for host in others[:3]
             )
-            + ' (wipes their local disks), or xe host-forget for dead ones',
-            ('JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS',),
-            findings.at_fault(*others),
+            + ' (wipes their local disks), or xe host-forget for dead ones'
         )
+    yield check.Problem(
+        message,
+        remedy,
+        ('JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS',),
+        findings.at_fault(*others),
+    )
+
+
+def same_pool_uuid(case: cases.JoinCase) -> check.Problems:
+    """A pool of the same uuid: XAPI has no rule on it, and lets it join."""
+    if (
+        case.my_pool.uuid == case.their_pool.uuid
+        and case.me.uuid != case.master.uuid
+    ):
+        yield check.warning(
+            f"the pool of {case.me.name} has the uuid of the pool "
+            f"{case.pool.name}, to which it does not belong: one of them is "
+            f"a copied or restored installation",
+            f"install anew {case.me.typed} (its disks are wiped), unless you "
+            f"know why",
+            findings.at_fault(case.my_pool, name=case.me.name),
+        )
+
+
+def old_record(case: cases.JoinCase) -> check.Problems:
+    """The record of an installation that the joiner replaces.
+
+    With it the join hangs for minutes: see :func:`members`.
+    """
+    old = case.old_record
+    if old is None:
+        return
+    if case.pool.aggregate and old.alias:
+        remedy = (
+            f"xenpool aggregate remove host "
+            f"{shlex.quote(case.pool.aggregate)} {shlex.quote(old.alias)} "
+            f"--forget --yes"
+        )
+    else:
+        remedy = f"on {case.master.typed}: xe host-forget uuid={old.uuid}"
+    yield check.Problem(
+        f"{case.me.name} was installed anew: the pool {case.pool.name} still "
+        f"has the record {old.uuid} of the old installation at {old.address}",
+        remedy,
+        objects=findings.at_fault(old),
+    )
 
 
 def joiner_updating(case: cases.JoinCase) -> check.Problems:
@@ -134,8 +204,10 @@ def owner(case: cases.JoinCase) -> check.Problems:
         stamp = record.other_config.get(model.OWNER_KEY)
         if not stamp or stamp == case.aggregate_uuid:
             continue
+        known = case.owners.get(stamp)
+        whose = f"'{known}' ({stamp})" if known else stamp
         problem = check.Problem(
-            f"the {side} {name} belongs to the aggregate {stamp}",
+            f"the {side} {name} belongs to the aggregate {whose}",
             f"use that aggregate, or, when it is gone for good, on {host}: "
             f"xe pool-param-remove uuid={record.uuid} "
             f"param-name=other-config param-key={model.OWNER_KEY}",
@@ -167,7 +239,12 @@ def same_uuid(case: cases.JoinCase) -> check.Problems:
     record = case.pool.host_by_uuid(case.me.uuid)
     if record is None or record.uuid == case.master.uuid:
         return
-    if case.pool.is_live(record):
+    if case.joiner_is.who is identity.Who.COPY:
+        message, remedy = _copied(case, record)
+        yield check.Problem(
+            message, remedy, objects=findings.at_fault(record, case.me)
+        )
+    elif case.pool.is_live(record):
         yield check.Problem(
             f"the pool {case.pool.name} has a living member {record.name} "
             f"at {record.address} with the uuid of {case.me.name}",
@@ -191,7 +268,7 @@ def same_name(case: cases.JoinCase) -> check.Problems:
         host
         for records in (case.pool, *case.batch)
         for host in records.hosts.values()
-        if host.uuid != case.me.uuid
+        if host.uuid != case.me.uuid and host is not case.old_record
     ]
     for what, field, remedy in (
         ('hostname', 'hostname', _other_hostname(case)),
@@ -242,7 +319,10 @@ def same_address(case: cases.JoinCase) -> check.Problems:
         host
         for records in (case.pool, *case.batch)
         for host in records.hosts.values()
-        if mine and host.address == mine and host.uuid != case.me.uuid
+        if mine
+        and host.address == mine
+        and host.uuid != case.me.uuid
+        and host is not case.old_record
     ]
     if same:
         yield check.Problem(
@@ -302,7 +382,9 @@ def members(case: cases.JoinCase) -> check.Problems:
     """
     unreachable = case.live.unreachable or {}
     for host in case.pool.hosts.values():
-        if host.uuid in case.joining or host.uuid == case.me.uuid:
+        if host.uuid in (*case.joining, case.me.uuid):
+            continue
+        if host is case.old_record:
             continue
         live = case.pool.is_live(host)
         if host.uuid in unreachable:
@@ -326,12 +408,18 @@ def members(case: cases.JoinCase) -> check.Problems:
 def _dead(
     case: cases.JoinCase, host: objects.Host, reason: str
 ) -> check.Problem:
+    if case.pool.aggregate and host.alias:
+        forget = (
+            f"xenpool aggregate remove host "
+            f"{shlex.quote(case.pool.aggregate)} {shlex.quote(host.alias)} "
+            f"--forget --yes"
+        )
+    else:
+        forget = f"on {case.master.typed}: xe host-forget uuid={host.uuid}"
     return check.Problem(
         f"the member {host.name} at {host.address} is dead or unreachable "
         f"({reason}); the join would hang for minutes",
-        f"start {host.name}, or forget it: xenpool aggregate remove host "
-        f"AGGREGATE {host.name} --forget (on {case.master.name}: "
-        f"xe host-forget uuid={host.uuid})",
+        f"switch on {host.typed}, or, if it is gone for good: {forget}",
         objects=findings.at_fault(host),
     )
 

@@ -26,6 +26,18 @@ CHECKS: tuple[cases.Check, ...] = (
         'owner', 'no other aggregate owns one of them', membership.owner, _BOTH
     ),
     cases.Check(
+        'old-record',
+        'the pool has no record of an older installation of the joiner',
+        membership.old_record,
+        (*_BOTH, 'pool.host_metrics'),
+    ),
+    cases.Check(
+        'same-pool-uuid',
+        'the pools have different uuids',
+        membership.same_pool_uuid,
+        _BOTH,
+    ),
+    cases.Check(
         'members-live',
         'every member of the pool is alive',
         membership.members,

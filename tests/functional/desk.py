@@ -1,0 +1,148 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Somebody at a desk: types commands, and walks to the hosts.
+
+The commands run in this process, through the real parsers, with a clock that
+passes as fast as that of the simulated hosts.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import dataclasses
+import json
+import pathlib
+import time
+import typing
+
+import pytest
+
+from tests.functional import cli_lab
+from xenpool_driver import clock, simulator
+from xenpool_driver.cli import main
+from xenpool_driver.simulator import machine, mishaps
+
+SCALE = 60.0
+"""Simulated seconds per real second."""
+
+
+def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the product's waits pass as they do for the simulated hosts."""
+    real_monotonic, real_sleep = time.monotonic, time.sleep
+    monkeypatch.setattr(
+        clock.SystemClock, 'monotonic', lambda _: real_monotonic() * SCALE
+    )
+    monkeypatch.setattr(
+        clock.SystemClock,
+        'sleep',
+        lambda _, seconds: real_sleep(seconds / SCALE),
+    )
+
+
+@dataclasses.dataclass
+class Desk:
+    """Where somebody sits.
+
+    :ivar lab: the simulated hosts.
+    :ivar path: the configuration file.
+    """
+
+    lab: simulator.Simulation
+    path: pathlib.Path
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, *words: str) -> cli_lab.Result:
+        """Type a command."""
+        status = main.main(['--config-file', str(self.path), *words])
+        out, err = self.capsys.readouterr()
+        return cli_lab.Result(status, out, err)
+
+    def done(self, *words: str) -> cli_lab.Result:
+        """Type a command; it succeeds."""
+        result = self(*words)
+        assert result.status == 0, result
+        return result
+
+    def findings(self, *words: str) -> list[dict[str, typing.Any]]:
+        """Type a command that prints a report; return what is no pass."""
+        result = self(*words, '-f', 'json')
+        (report,) = json.loads(result.out).values()
+        return [
+            finding
+            for finding in report['findings']
+            if finding['severity'] != 'pass'
+        ]
+
+    def audit(self, *words: str) -> list[dict[str, typing.Any]]:
+        """Return what an audit of the aggregate finds, the worst first.
+
+        The clocks of the hosts are ahead of ours: tests let their time pass.
+        """
+        found = [
+            finding
+            for finding in self.findings('aggregate', 'audit', 'web', *words)
+            if finding['check'] != 'clocks'
+        ]
+        order = ['fail', 'warn', 'unknown']
+        return sorted(found, key=lambda one: order.index(one['severity']))
+
+    def shown(self) -> dict[str, typing.Any]:
+        """Return the aggregate."""
+        result = self.done('aggregate', 'show', 'web', '-f', 'json')
+        return typing.cast(dict[str, typing.Any], json.loads(result.out))
+
+    def machine(self, host: str) -> machine.Machine:
+        """Return a machine by its name."""
+        return self.lab.named(host)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let simulated seconds pass at once, then settle."""
+        self.lab.clock.advance(seconds)
+        self.settle()
+
+    def kill(self, *hosts: str) -> None:
+        """Cut the power of hosts."""
+        for host in hosts:
+            mishaps.kill(self.machine(host))
+
+    def settle(self) -> None:
+        """Wait until no host starts or is about to restart.
+
+        :raises AssertionError: they do not in 20 s.
+        """
+        deadline = time.monotonic() + 20
+        while restless := [
+            one.name for one in self.lab.world.machines if _is_restless(one)
+        ]:
+            assert time.monotonic() < deadline, f"no rest: {restless}"
+            time.sleep(0.02)
+
+
+def _is_restless(target: machine.Machine) -> bool:
+    if not target.powered:
+        return False
+    process = target.process
+    if process is None or process.fuse is not None:
+        return True
+    if process.role.kind == machine.SLAVE and not process.ready:
+        master = target.world.machine_at(process.role.address)
+        return master is not None and master.powered and master.is_master
+    return not process.ready
+
+
+@contextlib.contextmanager
+def seated(
+    directory: pathlib.Path,
+    topology: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    sections: collections.abc.Mapping[str, dict[str, str]] | None = None,
+) -> collections.abc.Iterator[Desk]:
+    """Yield a desk in front of the hosts that a topology describes."""
+    hasten(monkeypatch)
+    path = directory / 'topology.yaml'
+    with cli_lab.described(path, topology, SCALE) as lab:
+        conf = cli_lab.write_config(
+            directory / 'xenpool.conf', lab, sections=sections
+        )
+        yield Desk(lab, conf, capsys)

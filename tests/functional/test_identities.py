@@ -1,0 +1,284 @@
+# Licensed under the Apache License, Version 2.0; see LICENSE.
+"""Hosts that are not who their address says, by real commands.
+
+Situations from reports of people who run pools.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import pathlib
+import typing
+
+import pytest
+
+from tests.functional import cli_lab, desk, driver_lab
+from xenpool_driver.simulator import mishaps
+
+Sit = collections.abc.Callable[..., desk.Desk]
+
+
+@pytest.fixture
+def sit(
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Sit:
+    """Return what seats somebody in front of the hosts of a topology."""
+
+    def seat(topology: str, **options: typing.Any) -> desk.Desk:
+        seated = desk.seated(tmp_path, topology, capsys, monkeypatch)
+        found = seated.__enter__()
+        request.addfinalizer(lambda: seated.__exit__(None, None, None))
+        return found
+
+    return seat
+
+
+COPIES = """
+pools:
+  - hosts:
+      - name: xen01
+        uuid: 11111111-2222-4333-8444-555555555555
+        set: {pool: {uuid: aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee}}
+  - hosts:
+      - name: xen02
+        uuid: 11111111-2222-4333-8444-555555555555
+        set: {pool: {uuid: aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee}}
+  - hosts:
+      - name: xen03
+        uuid: 33333333-2222-4333-8444-555555555555
+        set: {pool: {uuid: aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee}}
+"""
+
+
+def test_a_copied_installation(sit: Sit) -> None:
+    """The host uuid of another machine is refused; a pool uuid is not."""
+    web = sit(COPIES)
+    web.done('aggregate', 'create', 'web')
+    web.done('aggregate', 'add', 'host', 'web', 'xen01')
+    there = web.machine('xen02').address
+
+    result = web('aggregate', 'check', 'web', 'xen02')
+    copied = web.findings('aggregate', 'check', 'web', 'xen02')
+    alike = web.findings('aggregate', 'check', 'web', 'xen03')
+    added = web('aggregate', 'add', 'host', 'web', 'xen03')
+
+    assert result.status == 3
+    [worst, *_] = [one for one in copied if one['severity'] == 'fail']
+    assert (
+        f"another machine at {there} has the host uuid of xen01"
+        in (worst['message'])
+    )
+    assert worst['remedy'].startswith('install anew xen02')
+    assert 'connection_url' not in str(copied)
+    assert not any(one['severity'] == 'fail' for one in alike)
+    assert 'same-pool-uuid' in {one['check'] for one in alike}
+    assert added.status == 0, added
+    assert web.machine('xen03').role == ('slave', web.machine('xen01').address)
+
+
+THREE = """
+pools:
+  - name: web
+    hosts: [xen01, xen02, xen03]
+"""
+
+
+def promoted_apart(web: desk.Desk) -> None:
+    """Let xen03 be cut off and promoted, then forgotten, then healed."""
+    world = web.lab.world
+    lonely = web.machine('xen03')
+    world.isolate(lonely)
+    driver_lab_local = _local(web, 'xen03')
+    driver_lab_local.pool.emergency_transition_to_master()
+    web.pass_time(700)
+    with driver_lab.session(web.lab, web.lab.hosts[0]) as api:
+        ref = api.host.get_by_uuid(lonely.uuid)
+        api.host.destroy(ref)
+    world.heal()
+    web.settle()
+
+
+def _local(web: desk.Desk, host: str) -> typing.Any:
+    """Return a session with a host itself, whoever its master is."""
+    import ssl
+    import xmlrpc.client
+
+    import XenAPI
+
+    (found,) = [one for one in web.lab.hosts if one.name == host]
+    transport = xmlrpc.client.SafeTransport(
+        context=ssl.create_default_context(cafile=str(web.lab.ca_file))
+    )
+    session = XenAPI.Session(f"{found.url}/", transport=transport)
+    session.slave_local_login_with_password('root', driver_lab.PASSWORD)
+    return session.xenapi
+
+
+def test_a_second_master_of_the_same_pool(sit: Sit) -> None:
+    web = sit(THREE)
+    web.done('aggregate', 'adopt', 'web', '--from', 'xen01')
+    promoted_apart(web)
+
+    told = web.audit()
+    result = web('aggregate', 'check', 'web', 'xen03')
+    judged = web.findings('aggregate', 'check', 'web', 'xen03')
+    fixed = web('aggregate', 'audit', 'web', '--fix')
+    again = web('aggregate', 'add', 'host', 'web', 'xen03')
+
+    assert 'second copy of this pool' in told[0]['message']
+    assert 'pool-emergency-reset-master' not in str(told)
+    assert told[0]['remedy'] == 'xenpool aggregate audit web --fix'
+    assert fixed.status == 0, fixed
+    assert sorted(web.shown()['hosts']) == ['xen01', 'xen02']
+    assert result.status == 3
+    [worst] = [
+        one
+        for one in judged
+        if one['predicts'] == ['JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS']
+    ]
+    assert 'another copy of this pool' in worst['message']
+    assert 'xen01' in worst['message']
+    assert worst['remedy'].startswith('install anew xen03')
+    assert again.status == 3
+
+
+REINSTALLED = """
+pools:
+  - name: web
+    hosts: [xen01, xen02]
+"""
+
+
+def test_a_member_that_was_installed_anew(sit: Sit) -> None:
+    """One remedy: forget the old record. Then the host joins again."""
+    web = sit(REINSTALLED)
+    web.done('aggregate', 'adopt', 'web', '--from', 'xen01')
+    old = web.machine('xen02').uuid
+    mishaps.install_anew(web.machine('xen02'))
+    web.pass_time(900)
+
+    [told, *more] = web.audit()
+    assert not more, more
+    judged = web.findings('aggregate', 'check', 'web', 'xen02')
+    refused = web('aggregate', 'remove', 'host', 'web', 'xen02', '--yes')
+    command = told['remedy'].split()[1:]
+    forgotten = web(*command)
+    added = web('aggregate', 'add', 'host', 'web', 'xen02')
+
+    assert 'installed anew' in told['message']
+    assert old in told['message']
+    assert command == [
+        *('aggregate', 'remove', 'host', 'web', 'xen02'),
+        *('--forget', '--yes'),
+    ]
+    [finding] = [one for one in judged if one['severity'] == 'fail']
+    assert finding['check'] == 'old-record'
+    assert finding['remedy'] == told['remedy']
+    assert not {'duplicate-name', 'duplicate-address', 'members-live'} & {
+        one['check'] for one in judged
+    }
+    assert refused.status == 3
+    assert '--forget' in refused.err
+    assert forgotten.status == 0, forgotten
+    assert added.status == 0, added
+    assert cli_lab.memberships(web.lab) == {('xen01', 'xen02')}
+    assert web.machine('xen02').uuid in str(web.shown()['properties'])
+
+
+STORAGE = """
+pools:
+  - name: web
+    hosts: [xen01, xen02, xen03]
+    srs:
+      - {name: nfs1, type: nfs, shared: true, size_gib: 500, default: true,
+         device_config: {server: 127.0.77.200, serverpath: /srv}}
+      - {name: scratch, type: ext, host: xen03}
+    vms:
+      - {name: build, power_state: Halted, memory_gib: 2,
+         disks: [{sr: scratch, size_gib: 20}]}
+"""
+
+
+def test_a_forgotten_host_leaves_storage(sit: Sit) -> None:
+    """What forgetting leaves is listed, then found by the audit."""
+    web = sit(STORAGE)
+    web.done('aggregate', 'adopt', 'web', '--from', 'xen01')
+    web.kill('xen03')
+    web.pass_time(900)
+
+    asked = web('aggregate', 'remove', 'host', 'web', 'xen03', '--forget')
+    removing = ('aggregate', 'remove', 'host', 'web', 'xen03')
+    forgotten = web(*removing, '--forget', '--yes')
+    web.pass_time(60)
+    told = web.audit()
+
+    assert asked.status == 3
+    assert '--yes agrees' in asked.err
+    assert 'cannot eject itself' not in asked.err
+    for name in ('scratch', 'Local storage', 'DVD drives'):
+        assert f"the record of the storage {name}" in asked.err
+    assert 'xe sr-forget uuid=' in asked.err
+    assert forgotten.status == 0, forgotten
+    assert {one['check'] for one in told} == {'unconnected-storage'}
+    assert {one['severity'] for one in told} == {'warn'}
+    assert any('scratch' in one['message'] for one in told)
+    with driver_lab.session(web.lab, web.lab.hosts[0]) as api:
+        for one in told:
+            uuid = one['remedy'].removeprefix('xe sr-forget uuid=')
+            api.SR.forget(api.SR.get_by_uuid(uuid))
+    assert web.audit() == []
+
+
+def test_a_dead_member_is_found_at_once(sit: Sit) -> None:
+    """The master still takes it for alive: an eject would take 100 s."""
+    web = sit(STORAGE)
+    web.done('aggregate', 'adopt', 'web', '--from', 'xen01')
+    web.kill('xen03')
+    web.lab.faults.executed.clear()
+
+    result = web('aggregate', 'remove', 'host', 'web', 'xen03', '--yes')
+    unasked = web('aggregate', 'remove', 'host', 'web', 'xen03')
+    alive = web(
+        *('aggregate', 'remove', 'host', 'web', 'xen02', '--forget', '--yes')
+    )
+    [told] = web.audit()
+
+    assert result.status == 3
+    assert "'xen03' does not answer" in result.err
+    forget = 'xenpool aggregate remove host web xen03 --forget --yes'
+    assert forget in result.err
+    assert 'Async.pool.eject' not in web.lab.calls('xen01')
+    assert unasked.status == 3
+    assert '--yes agrees' not in unasked.err
+    assert alive.status == 3
+    assert 'xenpool aggregate remove host web xen02\n' in alive.err
+    assert told['severity'] == 'fail'
+    assert 'host-enable' not in str(told)
+    assert forget in told['remedy']
+    assert web('aggregate', 'audit', 'web').status == 1
+    web.done(*forget.split()[1:])
+    assert sorted(web.shown()['hosts']) == ['xen01', 'xen02']
+
+
+def test_two_hosts_by_hand(sit: Sit) -> None:
+    """The master of two dies, and the other one is promoted by hand."""
+    web = sit(THREE.replace(', xen03', ''))
+    web.done('aggregate', 'adopt', 'web', '--from', 'xen01')
+    web.kill('xen01')
+    _local(web, 'xen02').pool.emergency_transition_to_master()
+    web.pass_time(120)
+
+    told = web.audit()
+    web('aggregate', 'audit', 'web', '--fix')
+    after = web.audit()
+    forget = after[0]['remedy'].partition('gone for good: ')[2]
+    forgotten = web(*forget.split()[1:])
+
+    assert {'owner', 'master'} <= {one['check'] for one in told}
+    assert web.shown()['master'] == 'xen02'
+    assert {one['check'] for one in after} == {'identity'}
+    assert forgotten.status == 0, forgotten
+    assert web.shown()['hosts'] == ['xen02']
