@@ -361,7 +361,7 @@ class XenAPIPoolDriver(base.PoolDriver):
                     f"xenpool operation show {interrupted.uuid}",
                 )
             )
-            findings += verbs.left_behind(interrupted)
+            findings += verbs.left_behind(row, interrupted)
         return findings
 
     def adopt_aggregate(
@@ -480,7 +480,9 @@ class XenAPIPoolDriver(base.PoolDriver):
             self._perform(verb, aggregate, context, progress)
             findings += verb.findings
         findings += verbs.last_look(self.site, self._load(aggregate) or row)
-        self._mirror(aggregate, self._load(aggregate) or row)
+        row = self._load(aggregate) or row
+        self._mirror(aggregate, row)
+        findings += verbs.unrestored_ha(self.site, row)
         return model.Report(row.name, tuple(findings))
 
     def _load(self, aggregate: model.AggregateLike) -> store.Aggregate | None:

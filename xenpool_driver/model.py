@@ -133,6 +133,9 @@ FAILED_KEY = 'failed_requests'
 MASTER_KEY = 'master_compute'
 """Metadata key; ``pool_states.MASTER`` is its name above here."""
 
+HA_KEY = 'ha_suspended'
+"""Metadata key; ``pool_states.HA_SUSPENDED`` is its name above here."""
+
 POOL_UUID_KEY = 'pool_uuid'
 """Metadata key; ``pool_states.POOL_UUID`` is its name above here."""
 

@@ -227,6 +227,8 @@ class Verb(abc.ABC):
     :ivar counts: whether its end counts for the lifecycle: a failure towards
         the threshold, a success back to none.
     :ivar findings: what else who asked should know, when it has ended.
+    :ivar lasting: what is written into the aggregate's metadata at the end,
+        whatever came of the request.
     :ivar listener: hears what :meth:`prepare` waits for.
     :param site: what the verb works with.
     :param row: the aggregate, as the store has it.
@@ -249,6 +251,7 @@ class Verb(abc.ABC):
         self.row = row
         self.host = host
         self.findings: tuple[model.Finding, ...] = ()
+        self.lasting: dict[str, str | None] = {}
         self.listener: model.Progress = silent
 
     def prepare(self) -> None:  # noqa: B027 - many have nothing to do
@@ -662,6 +665,9 @@ def _finish(
 
     def changes(row: store.Aggregate) -> store.Changes:
         own = verb.end_changes(row, settlement)
+        own = dataclasses.replace(
+            own, metadata={**own.metadata, **verb.lasting}
+        )
         if settlement.outcome == 'refused' or own.dismiss or not verb.counts:
             return own
         steps = lifecycle_step(row, succeeded, threshold)

@@ -125,8 +125,14 @@ POOL_UUID = model.POOL_UUID_KEY
 FAILED_REQUESTS = model.FAILED_KEY
 """Metadata key: how many requests in a row have failed, as text."""
 
+HA_SUSPENDED = model.HA_KEY
+"""Metadata key: how HA was before a request switched it off and could not
+switch it on again, as JSON: ``sr_uuids``, ``configuration``, ``tolerance``.
+It stays until HA is on again, or a person unsets it."""
+
 RESERVED_KEYS = frozenset(
     {
+        HA_SUSPENDED,
         POOL_FLAG,
         STATE,
         MASTER,

@@ -172,7 +172,7 @@ def test_ha_that_does_not_come_back_is_told_with_the_way_out(
     assert 'xe pool-ha-enable heartbeat-sr-uuids=' in reason
     assert 'ha-config:timeout=90' in reason
     assert 'ha-host-failures-to-tolerate=1' in reason
-    assert lab.last().error == reason
+    assert reason.startswith(lab.last().error or '?')
     # What was asked for is done all the same, and recorded.
     assert 'xen04' in lab.row.hosts
     labs.agree(lab)

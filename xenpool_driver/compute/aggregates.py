@@ -527,7 +527,10 @@ class AggregateAPI:
             *hosts,
             *self._conf.enabled_hosts,
         } - {'availability_zone'}
-        for key in changes:
+        for key, value in changes.items():
+            # HA that is not as it was can be given up.
+            if key == pool_states.HA_SUSPENDED and value is None:
+                continue
             if key in ours:
                 raise exceptions.InvalidAggregateActionUpdate(
                     name, f"metadata key '{key}' is kept by the pool driver"

@@ -13,6 +13,7 @@ import dataclasses
 import enum
 
 from xenpool_driver.reconcile import (
+    availability,
     cases,
     declared,
     fixes,
@@ -37,6 +38,12 @@ audit = health.audit
 
 audit_masterless = lifecycle.masterless
 """Return what is to be said of a pool whose master nobody finds."""
+
+ha_by_hand = availability.by_hand
+"""Return what a person types to put HA back."""
+
+ha_unrestored = availability.unrestored
+"""Yield what of HA is not as it was before a request switched it off."""
 
 Pending = cases.Pending
 """An operation that has not ended."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import json
+import typing
 
 from xenpool_driver import model
 
@@ -20,6 +22,8 @@ class Declared:
     :ivar master: the compute host name of the master, or ''.
     :ivar pool_uuid: the uuid of the pool, or ''.
     :ivar state: its state, or ''.
+    :ivar ha: how HA was (``sr_uuids``, ``configuration``, ``tolerance``)
+        before it could not be switched on again; None where it is as it was.
     :ivar failed: how many requests in a row have failed.
     """
 
@@ -31,6 +35,7 @@ class Declared:
     pool_uuid: str = ''
     state: str = ''
     failed: int = 0
+    ha: collections.abc.Mapping[str, typing.Any] | None = None
 
     @classmethod
     def of(cls, aggregate: model.AggregateLike) -> Declared:
@@ -48,6 +53,7 @@ class Declared:
             master=metadata.get(model.MASTER_KEY) or '',
             pool_uuid=metadata.get(model.POOL_UUID_KEY) or '',
             state=metadata.get(model.STATE_KEY) or '',
+            ha=_ha(metadata.get(model.HA_KEY)),
             failed=int(metadata.get(model.FAILED_KEY) or 0),
         )
 
@@ -57,3 +63,13 @@ class Declared:
             if known == uuid:
                 return host
         return None
+
+
+def _ha(text: str | None) -> collections.abc.Mapping[str, typing.Any] | None:
+    """Return what the aggregate says of HA; nothing where it is no such."""
+    try:
+        found = json.loads(text or 'null')
+    except ValueError:
+        return None
+    known = {'sr_uuids', 'configuration', 'tolerance'}
+    return found if isinstance(found, dict) and known <= set(found) else None

@@ -100,6 +100,7 @@ class _Fixing:
                 self._record(host, uuid, 'is added: the pool has it')
         self._follow_master(pool)
         self._follow_uuid(pool)
+        self._follow_ha(pool)
         return self._done()
 
     def follow_master(self, pool: snapshot.PoolSnapshot) -> Fixes:
@@ -131,6 +132,14 @@ class _Fixing:
         if pool.pool and pool.pool.uuid != self._declared.pool_uuid:
             self._metadata[model.POOL_UUID_KEY] = pool.pool.uuid
             self._told.append(f"the pool is recorded as {pool.pool.uuid}")
+
+    def _follow_ha(self, pool: snapshot.PoolSnapshot) -> None:
+        saved = self._declared.ha
+        if saved is None or pool.pool is None or not pool.pool.ha_enabled:
+            return
+        if pool.pool.ha_host_failures_to_tolerate == saved['tolerance']:
+            self._metadata[model.HA_KEY] = None
+            self._told.append('HA is on again as it was, which is recorded')
 
     def give_up(self) -> Fixes:
         """Have no hosts: the pool was never set up."""

@@ -6,7 +6,14 @@ from __future__ import annotations
 import collections.abc
 
 from xenpool_driver import findings, identity, model, objects, snapshot
-from xenpool_driver.reconcile import cases, lifecycle, members, storage, wiring
+from xenpool_driver.reconcile import (
+    availability,
+    cases,
+    lifecycle,
+    members,
+    storage,
+    wiring,
+)
 from xenpool_driver.reconcile import declared as declarations
 from xenpool_driver.reconcile.cases import fail, unknown, warn
 
@@ -187,22 +194,6 @@ def tls(case: cases.AuditCase, check: str) -> cases.Found:
             )
 
 
-def ha(case: cases.AuditCase, check: str) -> cases.Found:
-    """HA that could not keep its promise."""
-    if not case.pool.ha_enabled:
-        return
-    wanted = case.pool.ha_host_failures_to_tolerate
-    if case.pool.ha_overcommitted or case.pool.ha_plan_exists_for < wanted:
-        yield warn(
-            check,
-            f"HA shall tolerate {wanted} dead hosts and has a plan for "
-            f"{case.pool.ha_plan_exists_for}",
-            f"xe pool-param-set uuid={case.pool.uuid} "
-            f"ha-host-failures-to-tolerate={case.pool.ha_plan_exists_for}",
-            findings.at_fault(case.pool, name=case.records.name),
-        )
-
-
 def clocks(case: cases.AuditCase, check: str) -> cases.Found:
     """How far the clocks are apart, ours among them."""
     offsets = dict(case.clocks or {})
@@ -313,7 +304,12 @@ CHECKS: tuple[tuple[str, str, _AUDIT, tuple[str, ...]], ...] = (
         ('host_metrics', 'PIF'),
     ),
     ('tls', 'TLS verification is the same everywhere', tls, ()),
-    ('ha', 'HA can keep its promise, or is off', ha, ()),
+    (
+        'ha',
+        'HA is as it was, and can keep its promise or is off',
+        availability.ha,
+        (),
+    ),
     ('clocks', 'the clocks agree', clocks, ()),
     (
         'certificates',

@@ -45,6 +45,7 @@ correct_master = inspection.correct_master
 find_master = common.find_master
 last_look = inspection.last_look
 left_behind = releasing.left_behind
+unrestored_ha = inspection.unrestored_ha
 is_last = common.is_last
 is_master = common.is_master
 
@@ -73,6 +74,7 @@ __all__ = [
     'is_master',
     'last_look',
     'left_behind',
+    'unrestored_ha',
 ]
 
 _KINDS: dict[str, type[operation.Verb]] = {

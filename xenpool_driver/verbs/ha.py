@@ -8,9 +8,17 @@ before HA is switched off, so that a successor puts it back after a crash.
 from __future__ import annotations
 
 import collections.abc
+import json
 import typing
 
-from xenpool_driver import exceptions, objects, operation, store
+from xenpool_driver import (
+    exceptions,
+    objects,
+    operation,
+    pool_states,
+    reconcile,
+    store,
+)
 
 if typing.TYPE_CHECKING:
     from xenpool_driver.verbs import common
@@ -42,6 +50,8 @@ def suspend(verb: common.PoolVerb, journal: operation.Journal) -> None:
         saved = _saved_by_others(verb, journal)
         if saved:
             journal.phase('ha off', 'for another join already', ha=saved)
+        elif left := left_off(verb.row):
+            journal.phase('ha off', 'since an earlier request', ha=left)
         return
     saved = {
         'sr_uuids': master.ha_heartbeat_srs(),
@@ -117,10 +127,19 @@ def restore(verb: common.PoolVerb, journal: operation.Journal) -> None:
     try:
         _restore(verb, journal, saved)
     except exceptions.XapiError as error:
+        verb.lasting[pool_states.HA_SUSPENDED] = json.dumps(saved)
+        uuid = verb.row.metadata.get(pool_states.POOL_UUID, '')
         raise exceptions.XapiUnavailable(
             f"HA is not as it was ({error}); when that is cured: "
-            f"{by_hand(saved)}"
+            f"{reconcile.ha_by_hand(saved, uuid)}"
         ) from error
+    verb.lasting[pool_states.HA_SUSPENDED] = None
+
+
+def left_off(row: store.Aggregate) -> Saved | None:
+    """Return how HA was before it could not be switched on again, or None
+    where that did not happen, is cured or given up."""
+    return reconcile.Declared.of(row).ha
 
 
 def _restore(
@@ -179,15 +198,3 @@ def _at_rest(
         if clock.monotonic() >= deadline:
             raise trouble
         clock.sleep(verb.site.conf.xenpool.poll_interval)
-
-
-def by_hand(saved: Saved) -> str:
-    """Return what a person types to put HA back."""
-    words = [
-        f"heartbeat-sr-uuids={','.join(saved['sr_uuids'])}",
-        *(f"ha-config:{k}={v}" for k, v in saved['configuration'].items()),
-    ]
-    return (
-        f"xe pool-ha-enable {' '.join(words)}; xe pool-param-set uuid=POOL "
-        f"ha-host-failures-to-tolerate={saved['tolerance']}"
-    )

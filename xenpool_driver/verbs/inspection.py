@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import shlex
 
 from xenpool_driver import (
     exceptions,
@@ -206,6 +207,29 @@ def _masterless(
         pending,
     )
     return model.Report(row.name, findings)
+
+
+def unrestored_ha(
+    site: operation.Site, row: store.Aggregate
+) -> list[model.Finding]:
+    """Say what of HA is not as it was before a request switched it off."""
+    declared = reconcile.Declared.of(row)
+    if declared.ha is None:
+        return []
+    try:
+        master = common.find_master(site, row)
+        pool = master.door.pool()
+    except exceptions.XapiError as error:
+        return [
+            model.Finding(
+                'ha',
+                model.Severity.UNKNOWN,
+                f"HA may not be as it was before a request: {error}",
+                shlex.join(('xenpool', 'aggregate', 'audit', row.name)),
+            )
+        ]
+    name = declared.host_of(master.uuid) or master.address
+    return list(reconcile.ha_unrestored(declared, pool, name))
 
 
 def _pending(

@@ -17,7 +17,7 @@ from xenpool_driver import (
     reconcile,
     store,
 )
-from xenpool_driver.verbs import common, ha
+from xenpool_driver.verbs import common
 from xenpool_driver.xapi import client
 
 LOG = log.getLogger(__name__)
@@ -81,6 +81,7 @@ class Release(common.PoolVerb):
             *common.members(row),
             pool_states.MASTER,
             pool_states.POOL_UUID,
+            pool_states.HA_SUSPENDED,
         )
         return store.Changes(
             metadata={**dict.fromkeys(gone), pool_states.STATE: state},
@@ -176,9 +177,12 @@ class Release(common.PoolVerb):
         )
 
 
-def left_behind(interrupted: store.Operation) -> list[model.Finding]:
+def left_behind(
+    row: store.Aggregate, interrupted: store.Operation
+) -> list[model.Finding]:
     """Return what of the pool is not as it was before an operation.
 
+    :param row: the aggregate.
     :param interrupted: the operation; nobody looks at what came of it.
     """
     saved = interrupted.details.get('ha')
@@ -189,6 +193,8 @@ def left_behind(interrupted: store.Operation) -> list[model.Finding]:
             'ha',
             model.Severity.WARN,
             'HA was switched off for it and may be off still',
-            ha.by_hand(saved),
+            reconcile.ha_by_hand(
+                saved, row.metadata.get(pool_states.POOL_UUID, '')
+            ),
         )
     ]
