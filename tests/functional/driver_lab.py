@@ -121,6 +121,23 @@ def session(
         transport.close()
 
 
+@contextlib.contextmanager
+def local_session(
+    lab: Lab, host: simulator.Host | simulator.Machine
+) -> collections.abc.Iterator[typing.Any]:
+    """Open a plain session with a host itself; ``session.xenapi`` of it."""
+    [found] = [each for each in lab.hosts if each.name == host.name]
+    transport = xmlrpc.client.SafeTransport(
+        context=ssl.create_default_context(cafile=str(lab.ca_file))
+    )
+    session = XenAPI.Session(f"{found.url}/", transport=transport)
+    try:
+        session.slave_local_login_with_password('root', PASSWORD)
+        yield session.xenapi
+    finally:
+        transport.close()
+
+
 def settle(lab: simulator.Simulation) -> None:
     """Wait until every host has done with booting and restarting."""
     lab.world.wait_for(
