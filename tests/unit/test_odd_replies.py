@@ -21,16 +21,17 @@ import orjson
 import pytest
 from hypothesis import strategies as st
 
+from tests import permits
 from tests.unit import scripted_host
 from xenpool_driver import clock, exceptions
 from xenpool_driver.xapi import (
+    changes,
     client,
     connections,
     discovery,
     errors,
     events,
     session,
-    tasks,
     transport,
 )
 
@@ -83,6 +84,13 @@ def _door(wire: Canned, by_json: bool) -> client.Client:
     return client.Client(home, clock.SYSTEM)
 
 
+def _changed(door: client.Client) -> changes.PoolChanges:
+    """Return what changes something over the same wire."""
+    home = permits.home(door.access)
+    home.transport = door._home.transport
+    return changes.PoolChanges(door, home, clock.SYSTEM)
+
+
 CALLS: tuple[collections.abc.Callable[[client.Client], object], ...] = (
     lambda door: door.pool(),
     lambda door: door.hosts(),
@@ -95,12 +103,12 @@ CALLS: tuple[collections.abc.Callable[[client.Client], object], ...] = (
     lambda door: door.has_pending('pool.join'),
     lambda door: door.vms_preventing_evacuation('u'),
     lambda door: door.ha_heartbeat_srs(),
-    lambda door: door.join('192.0.2.1', 'root', 'secret').status(),
-    lambda door: door.eject('u'),
-    lambda door: door.set_pool_name('x'),
-    lambda door: door.enable_host('u'),
-    lambda door: door.set_ha_tolerance(1),
-    lambda door: tasks.Task(door._home, 'OpaqueRef:t').status(),
+    lambda door: _changed(door).join('192.0.2.1', 'root', 'secret').status(),
+    lambda door: _changed(door).eject('u'),
+    lambda door: _changed(door).set_pool_name('x'),
+    lambda door: _changed(door).enable_host('u'),
+    lambda door: _changed(door).set_ha_tolerance(1),
+    lambda door: door.task('OpaqueRef:t', _changed(door)._home).status(),
     lambda door: events.Feed(door).next(),
     lambda door: discovery.ask(door._home, 5.0),
 )
@@ -321,7 +329,7 @@ def test_a_reply_has_a_limit(
     host: scripted_host.ScriptedHost, kind: str, changing: bool
 ) -> None:
     access = host.access(max_reply_mib=1, read_timeout=120.0)
-    home = session.HostSession(access)
+    home = permits.home(access)
     home.login()
     host.stream = LARGE[kind]
     tracemalloc.start()
