@@ -38,6 +38,7 @@ from xenpool_driver import (
     pool_states,
     reconcile,
     store,
+    takeover,
 )
 
 if typing.TYPE_CHECKING:
@@ -51,9 +52,6 @@ Observation = reconcile.Observation
 
 ORIGINATOR = 'xenpool-driver'
 """What the originators of our logins begin with."""
-
-LOGINS = 'logins'
-"""Where an operation's details list its logins."""
 
 SIGHT = 60.0
 """Seconds to wait for a sight of XAPI where nothing else is waited for: a
@@ -151,7 +149,8 @@ class Journal:
         :raises LeaseLost: another worker owns the operation now.
         """
         login = {'host': host, 'address': address, 'uuid': uuid}
-        self.remember(logins=[*self.details.get(LOGINS, ()), login])
+        known = self.details.get(takeover.LOGINS, ())
+        self.remember(**{takeover.LOGINS: [*known, login]})
 
     def remember(self, **details: typing.Any) -> None:
         """Save what a successor needs, without a line of the story.
@@ -319,6 +318,11 @@ class Verb(abc.ABC):
     def timeout(self) -> float:
         """Seconds from the call until the goal must be seen."""
 
+    @property
+    def longest(self) -> float:
+        """Seconds that one of its calls may take in XAPI."""
+        return self.timeout
+
     @abc.abstractmethod
     def end_changes(
         self, row: store.Aggregate, settlement: reconcile.Settlement
@@ -463,25 +467,65 @@ def resume(
     verb: Verb,
     operation: store.Operation,
     progress: model.Progress = silent,
+    force: bool = False,
 ) -> store.Aggregate:
     """Take over an operation whose worker has died, and settle it.
 
     :param verb: the request, made anew for the operation's aggregate.
     :param operation: the operation; its lease has run out.
     :param progress: hears each phase.
+    :param force: also before its lease has run out: a person says that its
+        worker is dead.
     :returns: the aggregate as it is afterwards.
     :raises LeaseLost: its worker lives, or another one was quicker.
     :raises AggregateError: the operation has failed, as is recorded now.
     """
-    site = verb.site
-    sent = store.Moment.of(site.clock)
-    operation = site.store.take_over(
-        operation.uuid, site.owner, site.conf.xenpool.lease_duration
-    )
     verb.restore(operation.details)
-    with _owned(site, operation, sent, progress) as journal:
+    with _taken_over(
+        verb.site, operation, progress, verb.longest, force
+    ) as journal:
         journal.phase('recovering', f"after {operation.phase}")
         return _carry_out(verb, journal, verb.go_on)
+
+
+@contextlib.contextmanager
+def _taken_over(
+    site: Site,
+    operation: store.Operation,
+    progress: model.Progress,
+    longest: float,
+    force: bool = False,
+) -> collections.abc.Iterator[Journal]:
+    """Own an operation, when its worker can do nothing any more.
+
+    The epoch is raised first: from then on the worker can write down no
+    login that is not found here.
+
+    :param longest: seconds to wait for what its worker had started.
+    :param force: also before its lease has run out.
+    :raises LeaseLost: its worker lives, or another one was quicker.
+    """
+    before = site.store.get_operation(operation.uuid)
+    sent = store.Moment.of(site.clock)
+    taken = site.store.take_over(
+        operation.uuid, site.owner, site.conf.xenpool.lease_duration, force
+    )
+    with _owned(site, taken, sent, progress) as journal:
+        fence_of(site).raise_before(
+            journal, before, site.store.lease_time, longest
+        )
+        yield journal
+
+
+def fence_of(site: Site) -> takeover.Fence:
+    """Return what ends the logins of other workers."""
+    options = site.conf.xenpool
+    return takeover.Fence(
+        site.connections,
+        site.clock,
+        options.probe_timeout,
+        options.poll_interval,
+    )
 
 
 def abandon(site: Site, operation: store.Operation) -> store.Aggregate:
@@ -494,19 +538,18 @@ def abandon(site: Site, operation: store.Operation) -> store.Aggregate:
     :returns: the aggregate as it is afterwards.
     :raises LeaseLost: its worker lives, or another one was quicker.
     """
-    conf = site.conf.xenpool
-    operation = site.store.take_over(
-        operation.uuid, site.owner, conf.lease_duration
-    )
-    return site.store.finish(
-        operation,
-        'unknown',
-        f"outcome unknown: its worker died in phase {operation.phase}, and "
-        f"the aggregate was released before anybody looked",
-        lambda row: store.Changes(
-            metadata=lifecycle_step(row, False, conf.failure_threshold)
-        ),
-    )
+    threshold = site.conf.xenpool.failure_threshold
+    with _taken_over(site, operation, silent, SIGHT) as journal:
+        journal.end_logins()
+        return site.store.finish(
+            journal.operation,
+            'unknown',
+            f"outcome unknown: its worker died in phase {operation.phase}, "
+            f"and the aggregate was released before anybody looked",
+            lambda row: store.Changes(
+                metadata=lifecycle_step(row, False, threshold)
+            ),
+        )
 
 
 @contextlib.contextmanager

@@ -45,6 +45,7 @@ FORKSERVER.set_forkserver_preload(
     [
         'tests.matrix.test_crash_matrix',
         'tests.matrix.test_fault_matrix',
+        'tests.matrix.test_frozen_matrix',
         'tests.matrix.worker',
     ]
 )

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see LICENSE.
-"""A worker that kills itself at a given point of a request.
+"""A worker that kills itself, or stands still, at a given point of a request.
 
 It is a process of its own, which wraps the store and the sessions of the
 driver that it runs; the driver knows nothing of it.
@@ -18,18 +18,23 @@ import threading
 import typing
 
 from tests.matrix import scenarios, stage
+from xenpool_driver import driver as plugin
 from xenpool_driver import exceptions
 from xenpool_driver.store import core
-from xenpool_driver.xapi import session
+from xenpool_driver.xapi import changing, session, transport
 
 BEFORE = 'before'
 AFTER = 'after'
 
-WRITES = ('begin', 'phase', 'finish', 'take_over')
+WRITES = ('begin', 'phase', 'remember', 'finish', 'take_over')
 """The methods of the store that write to the journal."""
 
 CHANGES = ('change',)
 """The methods of a session that change something."""
+
+BYTE = 'first byte'
+"""What the points on an open connection begin with: before one the change
+has not been permitted yet, after it nothing of it is sent yet."""
 
 READS = ('read', 'read_own', 'read_all', '_log_in', 'logout')
 """The methods of a session that do not."""
@@ -56,11 +61,11 @@ class Point(typing.NamedTuple):
     @property
     def is_read(self) -> bool:
         """Whether it is a call that changes nothing."""
-        return not self.name.startswith((*CHANGES, *WRITES))
+        return not self.name.startswith((*CHANGES, *WRITES, BYTE))
 
 
 class Fuse(typing.NamedTuple):
-    """Where a worker dies.
+    """Where a worker dies, or stands still.
 
     :ivar point: the point.
     :ivar moment: before or after it.
@@ -77,10 +82,15 @@ class Bomb:
     """Counts points, and goes off at one of them.
 
     :param fuse: where; None: never.
+    :param blow: what happens there.
     """
 
-    def __init__(self, fuse: Fuse | None) -> None:
+    def __init__(
+        self, fuse: Fuse | None, blow: collections.abc.Callable[[], object]
+    ) -> None:
         self._fuse = fuse
+        self._blow = blow
+        self._here = threading.local()
         self._lock = threading.Lock()
         self._counts: collections.Counter[str] = collections.Counter()
         self.points: list[Point] = []
@@ -93,13 +103,21 @@ class Bomb:
             self._counts[name] += 1
             point = Point(name, self._counts[name])
             self.points.append(point)
+        if name.startswith(CHANGES):
+            self._here.change = name
         if self._fuse == (point, BEFORE):
-            die()
+            self._blow()
         try:
             return act()
         finally:
             if self._fuse == (point, AFTER):
-                die()
+                self._blow()
+
+    def name_byte(self, wire: transport.Transport) -> str:
+        """Name what is sent next, if it is a change."""
+        if getattr(wire._mode, 'may_send', None) is None:
+            return ''
+        return f'{BYTE} of {self._here.change}'
 
     def wrap(
         self,
@@ -129,6 +147,34 @@ def die() -> typing.NoReturn:
     raise AssertionError('killed and still here')
 
 
+CLOCK, STOP = 'by its clock', 'by a signal'
+"""How a worker stands still."""
+
+FROZEN = 'frozen'
+"""What a worker says before it stands still."""
+
+
+def stand_still(
+    driver: plugin.XenAPIPoolDriver,
+    pipe: multiprocessing.connection.Connection,
+) -> None:
+    """Do nothing until told to go on, and find that much time has passed."""
+    pipe.send(FROZEN)
+    passed = pipe.recv()
+    clock = driver.site.clock
+    assert isinstance(clock, stage.FastClock)
+    clock.ahead += passed
+
+
+def stop(
+    _: plugin.XenAPIPoolDriver,
+    pipe: multiprocessing.connection.Connection,
+) -> None:
+    """Stop the whole process, until somebody lets it go on."""
+    pipe.send(FROZEN)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def arm(bomb: Bomb, reads: bool) -> None:
     """Make journal writes and calls to XAPI points.
 
@@ -137,15 +183,23 @@ def arm(bomb: Bomb, reads: bool) -> None:
     for method in WRITES:
         bomb.wrap(core.Store, method, functools.partial(_write_name, method))
     for method in (*CHANGES, *(READS if reads else ())):
-        bomb.wrap(
-            session.HostSession,
-            method,
-            functools.partial(_call_name, method),
+        owner = (
+            changing.ChangingSession
+            if method in CHANGES
+            else session.HostSession
         )
+        bomb.wrap(owner, method, functools.partial(_call_name, method))
+
+
+def arm_bytes(bomb: Bomb) -> None:
+    """Make the last moment before a change is sent a point."""
+    bomb.wrap(transport.Transport, 'assert_may_send', bomb.name_byte)
 
 
 def _write_name(method: str, *args: typing.Any, **_: typing.Any) -> str:
     subject = args[2] if method != 'take_over' else ''
+    if method == 'remember':
+        subject = ' '.join(args[2])
     return f'{method} {subject}'.strip()
 
 
@@ -176,6 +230,7 @@ def run(
     fuse: Fuse | None,
     reads: bool,
     pipe: multiprocessing.connection.Connection,
+    freeze: str = '',
 ) -> None:
     """Make the request of a scenario; the body of the process.
 
@@ -183,14 +238,19 @@ def run(
     :param fuse: where to die, or None.
     :param reads: whether reads are points, too.
     :param pipe: takes the :class:`Report`.
+    :param freeze: how to stand still instead of dying; '' to die.
     """
     logging.getLogger().addHandler(logging.NullHandler())
     driver, database = stage.open_driver(
         conf_file, stage.LATER if recover else 0.0
     )
     row = database.get_aggregate(scenarios.AGGREGATE, dismissed=True)
-    bomb = Bomb(fuse)
+    still = {CLOCK: stand_still, STOP: stop}.get(freeze)
+    blow = functools.partial(still, driver, pipe) if still else die
+    bomb = Bomb(fuse, blow)
     arm(bomb, reads)
+    if freeze:
+        arm_bytes(bomb)
     error = ''
     try:
         if recover:

@@ -19,6 +19,7 @@ ROWS = [
     {'driver'},
     {'verbs'},
     {'operation'},
+    {'takeover'},
     {'xapi', 'store'},
     {'base'},
     {'requests', 'foreign_errors'},

@@ -123,7 +123,10 @@ def site(
 ) -> collections.abc.Iterator[operation.Site]:
     conf: typing.Any = types.SimpleNamespace(
         xenpool=types.SimpleNamespace(
-            lease_duration=60.0, failure_threshold=3, poll_interval=1.0
+            lease_duration=60.0,
+            failure_threshold=3,
+            poll_interval=1.0,
+            probe_timeout=5.0,
         )
     )
     with core.Store(

@@ -254,6 +254,7 @@ class Eject(Leaving):
         self, details: collections.abc.Mapping[str, typing.Any]
     ) -> None:
         super().restore(details)
+        self.drain = details['drain']
         self.keep_disabled = details['keep_disabled']
 
     def part(self, journal: operation.Journal) -> None:
@@ -340,6 +341,11 @@ class Eject(Leaving):
     @property
     def timeout(self) -> float:
         return float(self.site.conf.xenpool.eject_timeout)
+
+    @property
+    def longest(self) -> float:
+        drain = float(self.site.conf.xenpool.drain_timeout)
+        return drain if self.drain else self.timeout
 
     def afterwards(
         self, journal: operation.Journal, settlement: reconcile.Settlement

@@ -275,6 +275,14 @@ class PoolChanges:
         host = self._ref_of('host', host_uuid)
         self._complete('Async.VM.start_on', ref, host, False, False)
 
+    def forget_tasks(self, tasks: typing.Iterable[str]) -> None:
+        """Let XAPI forget tasks that have ended.
+
+        :param tasks: their references.
+        """
+        for ref in tasks:
+            self._door.task(ref, self._home).destroy()
+
     def _start(self, method: str, *args: typing.Any) -> tasks.Task:
         return self._door.task(self.write(method, *args), self._home)
 

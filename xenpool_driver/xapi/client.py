@@ -16,7 +16,7 @@ import logging
 import typing
 
 from xenpool_driver import clock as clocks
-from xenpool_driver import conf, exceptions, objects
+from xenpool_driver import conf, exceptions, objects, redaction
 from xenpool_driver import snapshot as snapshots
 from xenpool_driver.xapi import changing, fields, session, tasks
 from xenpool_driver.xapi import records as parsers
@@ -28,6 +28,29 @@ Task = tasks.Task
 
 wait = tasks.wait
 """Waits for a :class:`Task` and raises what it failed with."""
+
+LASTING = frozenset(
+    f"Async.{method}"
+    for method in (
+        'VM.clean_shutdown',
+        'VM.start',
+        'VM.start_on',
+        'host.destroy',
+        'host.disable',
+        'host.enable',
+        'host.evacuate',
+        'pool.designate_new_master',
+        'pool.disable_ha',
+        'pool.eject',
+        'pool.enable_ha',
+        'pool.join',
+        'pool.join_force',
+        'pool.recover_slaves',
+        'pool.set_ha_host_failures_to_tolerate',
+        'pool.sync_database',
+    )
+)
+"""The names of the tasks of our changes."""
 
 Parsed = typing.TypeVar('Parsed')
 
@@ -327,6 +350,63 @@ class Client(_Door):
             and str(task.get('name_label')).removeprefix('Async.') in methods
             for task in self._table('task').values()
         )
+
+    def find_login(self, uuid: str) -> redaction.Secret | None:
+        """Return the reference of a login, or None if it is at an end.
+
+        :param uuid: of its record. XAPI shows any login to a root login.
+        """
+        try:
+            return redaction.Secret(self.read('session.get_by_uuid', uuid))
+        except exceptions.XapiRefused as error:
+            if error.code not in ('UUID_INVALID', 'HANDLE_INVALID'):
+                raise
+            return None
+
+    def tasks_of_login(self, ref: redaction.Secret) -> frozenset[str]:
+        """Return the tasks that a login has started.
+
+        :param ref: its reference. One that is at an end has none.
+        """
+        try:
+            return frozenset(self.read('session.get_tasks', ref))
+        except exceptions.XapiRefused as error:
+            if error.code != 'HANDLE_INVALID':
+                raise
+            return frozenset()
+
+    def end_login(self, ref: redaction.Secret) -> None:
+        """End the login of another client.
+
+        :param ref: its reference. One that is at an end is no error.
+        """
+        self._home.end_login(redaction.reveal(ref))
+
+    def pending_tasks(self) -> frozenset[str]:
+        """Return the tasks of calls that changes are made of, under way."""
+        return frozenset(
+            ref
+            for ref, task in self._table('task').items()
+            if task.get('status') == 'pending'
+            and str(task.get('name_label')) in LASTING
+        )
+
+    def at_work(self, tasks: frozenset[str]) -> bool:
+        """Say whether one of these tasks goes on.
+
+        An operation on the pool or on a host is noted by its task.
+
+        :param tasks: their references.
+        """
+        pending = {
+            ref
+            for ref, task in self._table('task').items()
+            if task.get('status') == 'pending'
+        }
+        for cls in ('pool', 'host'):
+            for record in self._table(cls).values():
+                pending.update(record.get('current_operations') or ())
+        return not tasks.isdisjoint(pending)
 
     def vms_preventing_evacuation(
         self, uuid: str

@@ -128,6 +128,34 @@ class Connections:
             host_name,
         )
 
+    def reach(self, name: str, address: str) -> conf.HostAccess:
+        """Return how a host is reached that this or another worker knew.
+
+        :param name: what the host was called there.
+        :param address: its address.
+        :raises ConfigurationError: no host is configured.
+        """
+        found = self._hosts.get(name)
+        if found is not None:
+            return found
+        for origin in self._hosts.values():
+            return self._access_at(address, origin)
+        raise exceptions.ConfigurationError('no host is configured')
+
+    def at(
+        self, name: str, address: str, timeout: float | None = None
+    ) -> clients.Client:
+        """Return a client that is logged in to the host of a journal.
+
+        :param name: what the host was called.
+        :param address: its address.
+        :param timeout: seconds for the login; None: the host's timeouts.
+        :raises XapiError: as :meth:`client`.
+        """
+        home = self._home(self.reach(name, address))
+        home.login(timeout)
+        return clients.Client(home, self._clock)
+
     def local_client(self, host_name: str) -> clients.LocalClient:
         """Return a client of the host itself, whoever its master is.
 
