@@ -138,6 +138,28 @@ def test_master_change_and_removal(
     assert left['lost']
 
 
+@pytest.mark.parametrize('text', ['', 'no features'])
+def test_hosts_that_tell_little_of_their_processors(
+    xenpool: Run, lab: simulator.Simulation, text: str
+) -> None:
+    """As old hosts, and hosts without an hypervisor, do."""
+    for machine in lab.world.machines:
+        assert machine.db is not None
+        for cls in ('host', 'pool'):
+            for ref, record in machine.db.all(cls).items():
+                info = {
+                    key: text if key.startswith('features') else value
+                    for key, value in record['cpu_info'].items()
+                }
+                machine.db.set(cls, ref, cpu_info=info)
+    _do(xenpool, 'create prod')
+
+    told = _rehearsed(xenpool, lab, 'add host prod xen01 xen02')
+
+    assert told['would'] == 'succeed', told
+    assert told['hosts'] == ['xen01', 'xen02']
+
+
 def test_refusal_and_failure(xenpool: Run, lab: simulator.Simulation) -> None:
     _do(xenpool, 'create prod')
     _do(xenpool, 'add host prod xen01')

@@ -105,6 +105,21 @@ class TestInstallingAnew:
         assert only_pool(two)['tls_verification_enabled']
         assert db_of(two).get('host', two.me)['address'] == two.address
 
+    def test_a_host_that_was_booted_once_has_an_empty_ipv6_address(
+        self, pool: list[machine.Machine]
+    ) -> None:
+        """Recorded: of the management interface, after an eject, too."""
+        one, two, three = pool
+        eject.eject(call(one), ref(one, three))
+        mishaps.install_anew(two)
+        wait(one.world)
+        for target in pool:
+            addresses = {
+                pif['management']: pif['IPv6']
+                for pif in db_of(target).all('PIF').values()
+            }
+            assert addresses == {True: [''], False: []}
+
     def test_a_coordinator_leaves_members_without_one(
         self, pool: list[machine.Machine]
     ) -> None:

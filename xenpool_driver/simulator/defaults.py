@@ -23,6 +23,14 @@ INTERNAL_NETWORK = {
 }
 """other_config of the network on which guests reach their host."""
 
+NO_IPV6 = ['']
+"""PIF.IPv6 without an address, once it was written: first boot does so for
+the management interface, and so does a bond, a VLAN or a tunnel for its own
+(recorded; xapi_pif.ml, reconfigure_ipv6)."""
+
+MOST_CPUS = 8192
+"""More threads than any host has: a record may hold any number."""
+
 DOM0_MEMORY = 2 * hardware.GIB
 DOM0_VCPUS = 2
 
@@ -90,9 +98,11 @@ def configure(target: machine.Machine, db: database.Database) -> None:
     """Do what first boot does: management, and TLS."""
     host = db.by_uuid('host', target.uuid)
     db.set('host', host, address=target.address)
-    nic = target.hardware.nics[0]
     for ref, pif in db.all('PIF').items():
-        if pif['host'] == host and pif['device'] == nic.device:
+        # The first card carries the management; there may be none.
+        for nic in target.hardware.nics[:1]:
+            if (pif['host'], pif['device']) != (host, nic.device):
+                continue
             db.set(
                 'PIF',
                 ref,
@@ -154,7 +164,7 @@ def pool_cpu_info(hosts: list[dict[str, str]]) -> dict[str, str]:
     return {
         **levelled,
         **{
-            name: str(sum(int(i.get(name, '0')) for i in known))
+            name: str(sum(number(i.get(name, '0')) for i in known))
             for name in ('socket_count', 'cpu_count')
         },
         'vendor': known[0]['vendor'],
@@ -163,11 +173,27 @@ def pool_cpu_info(hosts: list[dict[str, str]]) -> dict[str, str]:
 
 def level(features: list[str]) -> str:
     """Return the features that all of ``features`` have in common."""
-    words = [[int(w, 16) for w in text.split('-')] for text in features]
+    words = [_words(text) for text in features]
     common = words[0]
     for other in words[1:]:
         common = [a & b for a, b in zip(common, other, strict=False)]
     return '-'.join(f'{word:08x}' for word in common)
+
+
+def _words(text: str) -> list[int]:
+    """Return a set of features as numbers; what is none has no features."""
+    try:
+        return [int(word, 16) for word in text.split('-')]
+    except ValueError:
+        return []
+
+
+def number(text: str) -> int:
+    """Return a number that a record holds as text; 0 for what is none."""
+    try:
+        return int(float(text))
+    except (ValueError, OverflowError):
+        return 0
 
 
 def _networks(target: machine.Machine, db: database.Database) -> list[str]:
@@ -266,17 +292,17 @@ def create_host_parts(
 ) -> None:
     """Create what hangs on a host: CPUs, certificates, control domain."""
     info = target.hardware.cpu_info
-    for number in range(int(info.get('cpu_count', '0'))):
+    for thread in range(min(number(info.get('cpu_count', '0')), MOST_CPUS)):
         db.create(
             'host_cpu',
             {
                 'host': host,
-                'number': number,
+                'number': thread,
                 'vendor': info.get('vendor', ''),
-                'speed': int(float(info.get('speed', '0'))),
+                'speed': number(info.get('speed', '0')),
                 'modelname': info.get('modelname', ''),
-                'family': int(info.get('family', '0')),
-                'model': int(info.get('model', '0')),
+                'family': number(info.get('family', '0')),
+                'model': number(info.get('model', '0')),
                 'stepping': info.get('stepping', ''),
                 'flags': info.get('flags', ''),
             },
@@ -393,6 +419,7 @@ def _pif(
             'gateway': nic.gateway,
             'DNS': nic.dns,
             'ip_configuration_mode': 'Static',
+            'IPv6': list(NO_IPV6),
         }
         if management
         else {'ip_configuration_mode': 'None'}

@@ -8,7 +8,7 @@ alike.
 
 from __future__ import annotations
 
-from xenpool_driver.simulator import database, errors
+from xenpool_driver.simulator import database, defaults, errors
 
 NULL = errors.NULL
 
@@ -71,6 +71,7 @@ def create_pif(
             'physical': False,
             'currently_attached': True,
             'ip_configuration_mode': 'None',
+            'IPv6': list(defaults.NO_IPV6),
             'metrics': metrics,
         },
     )
