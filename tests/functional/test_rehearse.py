@@ -15,7 +15,7 @@ from tests.functional import cli_lab
 from xenpool_driver import simulator
 from xenpool_driver.cli import main
 
-_READ = re.compile(r'session\..*|.*\.get_.*|task\..*')
+_READ = re.compile(r'session\..*|.*\.(get|local_assert)_.*|task\..*')
 
 Run = collections.abc.Callable[..., cli_lab.Result]
 

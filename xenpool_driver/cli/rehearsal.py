@@ -43,7 +43,16 @@ LEASE = 10.0 * 365 * 86400
 
 _OWN_OPTIONS = {'compute_driver', 'lease_duration'}
 
-_READS = ('get_', 'is_', 'assert_', 'list_', 'has_', 'query_', 'login')
+_READS = (
+    'get_',
+    'is_',
+    'assert_',
+    'local_assert_',
+    'list_',
+    'has_',
+    'query_',
+    'login',
+)
 _BOOKKEEPING = {'session', 'task', 'event', 'system'}
 _SHOWN_ARGUMENTS = {'pool.join': 1, 'pool.join_force': 1}
 """How many arguments are shown where the others are credentials."""
