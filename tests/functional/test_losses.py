@@ -13,6 +13,7 @@ import pytest
 from tests.functional import cli_lab
 from xenpool_driver import simulator
 from xenpool_driver.cli import main
+from xenpool_driver.simulator import errors, storage
 
 SCRATCH = """
 pools:
@@ -124,6 +125,44 @@ def test_an_eject_names_what_will_point_to_nothing(
         nfs1 = site.named('SR', 'nfs1')
         site.db.set('pool', pool, default_SR=nfs1, suspend_image_SR=nfs1)
         assert site.audit()['storage-roles']['severity'] == 'pass'
+
+
+def test_storage_that_a_failed_eject_left_unplugged_is_plugged_again(
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The last storage does not let go; XAPI does not roll back."""
+    with cli_lab.described(tmp_path / 'topology.yaml', SCRATCH) as lab:
+        site = Site(
+            lab, cli_lab.write_config(tmp_path / 'xenpool.conf', lab), capsys
+        )
+        site.run('aggregate', 'adopt', 'web', '--from', 'xen01')
+        unplug, gone = storage.unplug, list[str]()
+
+        def unplug_or_not(db: typing.Any, pbd: str) -> None:
+            if len(gone) == 3:
+                raise errors.ApiError('SR_DEVICE_IN_USE')
+            unplug(db, pbd)
+            gone.append(db.get('PBD', pbd)['uuid'])
+
+        monkeypatch.setattr(storage, 'unplug', unplug_or_not)
+        remove = ('aggregate', 'remove', 'host', 'web', 'xen03', '--yes')
+        assert 'SR_DEVICE_IN_USE' in site.run(*remove, status=1).err
+        found = json.loads(
+            site.run('aggregate', 'audit', 'web', '-f', 'json').out
+        )['web']['findings']
+        told = [
+            one['remedy']
+            for one in found
+            if one['check'] in ('local-storage', 'shared-storage')
+            and one['severity'] == 'warn'
+        ]
+        assert sorted(told) == sorted(f"xe pbd-plug uuid={u}" for u in gone)
+        for remedy in told:
+            pbd = site.db.by_uuid('PBD', remedy.partition('uuid=')[2])
+            site.db.set('PBD', pbd, currently_attached=True)
+        assert site.audit()['local-storage']['severity'] == 'pass'
 
 
 def test_management_that_moves_to_the_bond_is_not_told_as_lost(
