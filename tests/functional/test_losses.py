@@ -108,7 +108,8 @@ def test_an_eject_names_what_will_point_to_nothing(
             'warn: suspended-vms: the suspended virtual machine sleeper would '
             'lose its memory',
             'warn: iso-libraries: the ISO library isos of xen03 goes with it',
-            'repeat with --yes',
+            '--yes agrees',
+            'move its disks to shared storage first',
         ):
             assert line in told
         assert '--allow-data-loss' not in told

@@ -140,7 +140,7 @@ def test_disks_have_a_way_out_that_fits_their_machine() -> None:
     raw['SR'][nfs]['physical_size'] = str(100 * 1024**3)
     home, disk, loose = found(judge(raw), 'data-loss')
     assert home.remedy == (
-        'move its disks to shared storage, or repeat with --yes'
+        'move its disks to shared storage first, or repeat with --yes'
     )
     assert disk.remedy == (
         "xe vm-copy uuid=uuid-VM-db sr-uuid=uuid-SR-nfs "

@@ -36,7 +36,7 @@ def data_loss(case: EjectCase) -> checks.Problems:
             f"the local storage {sr.name} of {case.host.name} would be "
             f"wiped, with {_counted(disks, 'disk')} "
             f"({findings.sized(size)})",
-            '' if case.allow_data_loss or not disks else _MOVE_AWAY,
+            _moving_away(case) if disks else '',
             objects=findings.at_fault(sr),
             severity=agreed if disks else model.Severity.WARN,
         )
@@ -76,7 +76,10 @@ def _counted(things: collections.abc.Sized, what: str) -> str:
     return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
 
 
-_MOVE_AWAY = 'move its disks to shared storage, or repeat with --yes'
+def _moving_away(case: EjectCase) -> str:
+    """Return the way out for a whole SR; who agreed need not read how to."""
+    keep = 'move its disks to shared storage first'
+    return keep if case.allow_data_loss else f"{keep}, or repeat with --yes"
 
 
 def forgotten_storage(case: EjectCase) -> checks.Problems:
