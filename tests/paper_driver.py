@@ -119,7 +119,11 @@ class PaperDriver(base.PoolDriver):
         )
 
     def release_aggregate(
-        self, context: typing.Any, aggregate: model.AggregateLike
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        *,
+        progress: model.Progress | None = None,
     ) -> model.Report:
         self._called('release_aggregate', '')
         self._change(

@@ -178,7 +178,11 @@ class PoolDriver(abc.ABC):
 
     @abc.abstractmethod
     def release_aggregate(
-        self, context: typing.Any, aggregate: model.AggregateLike
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        *,
+        progress: model.Progress | None = None,
     ) -> model.Report:
         """Let the pool go and touch no host; the aggregate ends dismissed.
 
@@ -187,6 +191,7 @@ class PoolDriver(abc.ABC):
         master answers. The hosts leave the aggregate. What a dead worker
         left behind ends as *outcome unknown*.
 
+        :param progress: hears each phase.
         :returns: what was done, what could not be, and how to go on.
         """
 

@@ -321,22 +321,28 @@ class XenAPIPoolDriver(base.PoolDriver):
             )
 
     def release_aggregate(
-        self, context: typing.Any, aggregate: model.AggregateLike
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        *,
+        progress: model.Progress | None = None,
     ) -> model.Report:
         row = self._load(aggregate)
         if row is None:
             return model.Report(str(aggregate.name))
         if row.state == pool_states.DISMISSED:
             return model.Report(row.name, (_DISMISSED_ALREADY,))
-        findings = self._abandon(row)
+        findings = self._abandon(row, progress)
         row = self._load(aggregate) or row
         verb = verbs.Release(self.site, row, '')
-        self._perform(verb, aggregate, context, None)
+        self._perform(verb, aggregate, context, progress)
         if not isinstance(aggregate, store.Aggregate):
             _empty(aggregate)
         return model.Report(row.name, (*findings, *verb.findings))
 
-    def _abandon(self, row: store.Aggregate) -> list[model.Finding]:
+    def _abandon(
+        self, row: store.Aggregate, progress: model.Progress | None
+    ) -> list[model.Finding]:
         """End what dead workers left behind, without a look at XAPI.
 
         :raises InvalidAggregateActionDelete: another worker is alive.
@@ -350,7 +356,9 @@ class XenAPIPoolDriver(base.PoolDriver):
         )
         findings = []
         for interrupted in expired:
-            operation.abandon(self.site, interrupted)
+            operation.abandon(
+                self.site, interrupted, progress or operation.silent
+            )
             story = f"{interrupted.kind} of {interrupted.host or 'the pool'}"
             findings.append(
                 model.Finding(

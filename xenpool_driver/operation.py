@@ -528,18 +528,23 @@ def fence_of(site: Site) -> takeover.Fence:
     )
 
 
-def abandon(site: Site, operation: store.Operation) -> store.Aggregate:
+def abandon(
+    site: Site,
+    operation: store.Operation,
+    progress: model.Progress = silent,
+) -> store.Aggregate:
     """Take over an operation whose worker has died, and end it unseen.
 
     Nobody looks at XAPI: what the dead worker asked for may be done, or not.
     For an aggregate that lets its pool go it does not matter.
 
     :param operation: the operation; its lease has run out.
+    :param progress: hears each phase.
     :returns: the aggregate as it is afterwards.
     :raises LeaseLost: its worker lives, or another one was quicker.
     """
     threshold = site.conf.xenpool.failure_threshold
-    with _taken_over(site, operation, silent, SIGHT) as journal:
+    with _taken_over(site, operation, progress, SIGHT) as journal:
         journal.end_logins()
         return site.store.finish(
             journal.operation,

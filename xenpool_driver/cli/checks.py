@@ -198,9 +198,13 @@ class Release(_Reports):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Rows:
-        report = self.workbench.api(parsed_args.remote).release(
-            self.workbench.context, parsed_args.aggregate
-        )
+        api = self.workbench.api(parsed_args.remote)
+        with progress.shown(self.app.stderr) as listener:
+            report = api.release(
+                self.workbench.context,
+                parsed_args.aggregate,
+                progress=listener,
+            )
         return _AUDIT_COLUMNS, typing.cast(typing.Any, [report])
 
 

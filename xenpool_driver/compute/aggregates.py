@@ -80,7 +80,11 @@ class Compute(typing.Protocol):
         """Delete the aggregate."""
 
     def release_aggregate(
-        self, context: typing.Any, aggregate: model.AggregateLike
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        *,
+        progress: model.Progress | None = None,
     ) -> model.Report:
         """Let the pool go."""
 
@@ -241,13 +245,21 @@ class AggregateAPI:
         """Dismiss an aggregate that has no hosts."""
         self._compute.dismiss_aggregate(context, self.get(ident))
 
-    def release(self, context: typing.Any, ident: str) -> model.Report:
+    def release(
+        self,
+        context: typing.Any,
+        ident: str,
+        *,
+        progress: model.Progress | None = None,
+    ) -> model.Report:
         """Let the pool of an aggregate go; no host is touched.
 
         :param ident: one that is dismissed already is found, too.
         """
         aggregate = self._store.get_aggregate(ident, dismissed=True)
-        return self._compute.release_aggregate(context, aggregate)
+        return self._compute.release_aggregate(
+            context, aggregate, progress=progress
+        )
 
     def add_hosts(
         self,

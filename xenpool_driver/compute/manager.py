@@ -129,11 +129,15 @@ class ComputeManager:
         self._any_driver(aggregate).dismiss_aggregate(context, aggregate)
 
     def release_aggregate(
-        self, context: typing.Any, aggregate: model.AggregateLike
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        *,
+        progress: model.Progress | None = None,
     ) -> model.Report:
         """Let the aggregate's pool go; no host is touched."""
         return self._any_driver(aggregate).release_aggregate(
-            context, aggregate
+            context, aggregate, progress=progress
         )
 
     def adopt_aggregate(

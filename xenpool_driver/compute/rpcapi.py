@@ -137,7 +137,11 @@ class ComputeAPI:
         self._call(context, None, 'dismiss_aggregate', aggregate)
 
     def release_aggregate(
-        self, context: typing.Any, aggregate: model.AggregateLike
+        self,
+        context: typing.Any,
+        aggregate: model.AggregateLike,
+        *,
+        progress: model.Progress | None = None,
     ) -> model.Report:
         """Let the pool go; served by any service: a host may be dead."""
         return failures.unpack_report(
