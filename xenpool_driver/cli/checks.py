@@ -258,6 +258,10 @@ def _snapshot(path: str) -> typing.Any:
         return records.snapshot(raw)
     except OSError as error:
         why = error.strerror or str(error)
-    except (ValueError, exceptions.ConfigurationError) as error:
+    except (
+        ValueError,
+        RecursionError,
+        exceptions.ConfigurationError,
+    ) as error:
         why = f"not records as 'xenpool records dump' writes them: {error}"
     raise exceptions.ConfigurationError(f"{path}: {why}")

@@ -78,7 +78,7 @@ def read(path: pathlib.Path) -> Records:
     """
     try:
         raw = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadRecords(f'{path}: {error}') from error
     if not isinstance(raw, dict):
         raise BadRecords(f'{path}: not an object of classes')

@@ -247,7 +247,7 @@ def load(
         mark = error.problem_mark
         where_to = f' line {mark.line + 1}:' if mark else ''
         raise ValueError(f'{path}:{where_to} {error.problem}') from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         words = ' '.join(str(error).split())
         raise ValueError(f'{path}: no YAML: {words}') from error
     try:
