@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.unit import test_cli_commands as commands
 from xenpool_driver import snapshot
-from xenpool_driver.preflight import eject, join, master
+from xenpool_driver.preflight import eject, forget, join, master
 from xenpool_driver.reconcile import declared, health
 from xenpool_driver.xapi import records
 
@@ -122,7 +122,7 @@ def judged(joiner: snapshot.PoolSnapshot, pool: snapshot.PoolSnapshot) -> None:
         join.check(joiner, pool, force=force, now=1e9).to_dict()
     for host in pool.hosts.values():
         eject.check(pool, host.uuid).to_dict()
-        eject.check_forget(pool, host.uuid).to_dict()
+        forget.check(pool, host.uuid).to_dict()
         master.check(pool, host.uuid, now=1e9).to_dict()
     uuids = {host.name_label: host.uuid for host in pool.hosts.values()}
     says = declared.Declared(
