@@ -94,7 +94,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         restore_settings: bool = False,
         progress: model.Progress | None = None,
     ) -> None:
-        row = self._ready(aggregate)
+        row = self._ready(aggregate, joins=host)
         if row is None:
             return
         options = requests.AddHost(
@@ -138,7 +138,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         suspend_ha: bool = False,
         progress: model.Progress | None = None,
     ) -> None:
-        row = self._ready(aggregate)
+        row = self._ready(aggregate, leaves=host)
         if row is None:
             return
         next_master = _next_master(row, host, successor)
@@ -493,25 +493,40 @@ class XenAPIPoolDriver(base.PoolDriver):
         findings += verbs.unrestored_ha(self.site, row)
         return model.Report(row.name, tuple(findings))
 
-    def _load(self, aggregate: model.AggregateLike) -> store.Aggregate | None:
-        """Return our own row of the aggregate; None if it is no pool."""
+    def _load(
+        self,
+        aggregate: model.AggregateLike,
+        joins: str = '',
+        leaves: str = '',
+    ) -> store.Aggregate | None:
+        """Return our own row of the aggregate; None if it is no pool.
+
+        :param joins: the host that the request adds, if it does.
+        :param leaves: the host that the request removes, if it does.
+        """
         try:
             row = self.site.store.get_aggregate(aggregate.uuid, dismissed=True)
         except exceptions.AggregateNotFound:
             if not pool_states.is_hv_pool(aggregate.metadata):
                 return None
-            members = [
-                host for host in aggregate.hosts if host in aggregate.metadata
-            ]
+            found = verbs.members(self.site, aggregate, joins, leaves)
             row = self.site.store.track_aggregate(
-                aggregate.uuid, aggregate.name, aggregate.metadata, members
+                aggregate.uuid,
+                aggregate.name,
+                {**aggregate.metadata, **found.uuids},
+                found.hosts,
             )
         return row if pool_states.is_hv_pool(row.metadata) else None
 
-    def _ready(self, aggregate: model.AggregateLike) -> store.Aggregate | None:
+    def _ready(
+        self,
+        aggregate: model.AggregateLike,
+        joins: str = '',
+        leaves: str = '',
+    ) -> store.Aggregate | None:
         """Return our own row, with what lay expired settled; None if it is
-        no pool."""
-        row = self._load(aggregate)
+        no pool. The parameters are those of :meth:`_load`."""
+        row = self._load(aggregate, joins, leaves)
         if row is None:
             return None
         expired = self.site.store.expired_operations(row.uuid)

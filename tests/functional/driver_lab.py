@@ -145,6 +145,7 @@ def settle(lab: simulator.Simulation) -> None:
             each.process is not None
             and each.process.ready
             and each.process.fuse is None
+            and not each.first_boot
             for each in lab.world.machines
         )
     )

@@ -237,3 +237,116 @@ def test_a_flag_that_came_late_does_not_make_members(
     service.handle()
     assert service.read(ident).hosts == [two]
     empty(lab, service, ident)
+
+
+@pytest.fixture
+def newcomer(
+    lab: simulator.Simulation, tmp_path: pathlib.Path
+) -> collections.abc.Iterator[base.PoolDriver]:
+    """A driver that has never heard of the service's aggregates."""
+    own = tmp_path / 'newcomer'
+    own.mkdir()
+    path = driver_lab.configuration(lab, own, allow_data_loss=True)
+    plugin = base.load_driver(
+        config.load([str(path)]), service_exceptions=nova_exceptions
+    )
+    assert isinstance(plugin, driver.XenAPIPoolDriver)
+    yield plugin
+    plugin.close()
+
+
+def half_known(
+    lab: simulator.Simulation, service: nova.Service, known: str
+) -> str:
+    """Return an aggregate of three hosts as the ancestor's driver may have
+    left it: without our keys and stamp, and with one host's uuid."""
+    hosts = [host.name for host in lab.hosts]
+    ident = service.create('inherited', driver_lab.FLAGS)
+    for host in hosts:
+        service.add_host(ident, host)
+    assert service.handle() == []
+    service.rows[ident].update_metadata(
+        {
+            pool_states.POOL_UUID: None,
+            pool_states.FAILED_REQUESTS: None,
+            **{host: None for host in hosts if host != known},
+        }
+    )
+    with driver_lab.session(lab, lab.hosts[0]) as api:
+        [pool] = api.pool.get_all()
+        api.pool.remove_from_other_config(pool, pool_states.OWNER_KEY)
+    return ident
+
+
+def test_a_host_alone_with_its_uuid_is_not_the_last_one(
+    lab: simulator.Simulation,
+    service: nova.Service,
+    newcomer: base.PoolDriver,
+) -> None:
+    one, two, three = (host.name for host in lab.hosts)
+    uuids = {host.name: host.uuid for host in lab.hosts}
+    ident = half_known(lab, service, two)
+    service.driver = newcomer
+
+    service.remove_host(ident, two)
+    assert service.handle() == []
+
+    row = service.read(ident)
+    assert row.hosts == [one, three]
+    known = {host: row.metadata.get(host) for host in uuids}
+    assert known == {**uuids, two: None}
+    assert row.metadata[pool_states.MASTER] == one
+    driver_lab.settle(lab)
+    found = {pool.members for pool in driver_lab.pools(lab)}
+    assert found == {frozenset((one, three)), frozenset((two,))}
+    service.remove_host(ident, one)
+    [error] = service.handle()
+    assert isinstance(error, exceptions.InvalidAggregateActionDelete)
+    assert sorted(service.read(ident).hosts) == [one, three]
+    empty(lab, service, ident)
+
+
+def test_a_host_without_its_uuid_is_ejected_all_the_same(
+    lab: simulator.Simulation,
+    service: nova.Service,
+    newcomer: base.PoolDriver,
+) -> None:
+    one, two, three = (host.name for host in lab.hosts)
+    ident = half_known(lab, service, one)
+    service.driver = newcomer
+
+    service.remove_host(ident, three)
+    assert service.handle() == []
+
+    driver_lab.settle(lab)
+    found = {pool.members for pool in driver_lab.pools(lab)}
+    assert found == {frozenset((one, two)), frozenset((three,))}
+    # Whom the API has written down only now is no member.
+    service.add_host(ident, three)
+    assert service.handle() == []
+    assert sorted(service.read(ident).hosts) == [one, two, three]
+    empty(lab, service, ident)
+
+
+def test_a_host_that_is_added_to_a_half_known_pool_joins_it(
+    lab: simulator.Simulation,
+    service: nova.Service,
+    newcomer: base.PoolDriver,
+) -> None:
+    one, two, three = (host.name for host in lab.hosts)
+    ident = half_known(lab, service, one)
+    service.remove_host(ident, three)
+    assert service.handle() == []
+    driver_lab.settle(lab)
+    service.driver = newcomer
+
+    service.add_host(ident, three)
+    assert service.handle() == []
+
+    row = service.read(ident)
+    assert sorted(row.hosts) == [one, two, three]
+    assert {host: row.metadata[host] for host in row.hosts} == {
+        host.name: host.uuid for host in lab.hosts
+    }
+    assert driver_lab.pools(lab)[0].members == {one, two, three}
+    empty(lab, service, ident)

@@ -22,6 +22,7 @@ from xenpool_driver.verbs import (
     mastership,
     naming,
     releasing,
+    tracking,
 )
 
 Adopt = formation.Adopt
@@ -43,6 +44,7 @@ check_hosts = judging.check_hosts
 check_remove = inspection.check_remove
 correct_master = inspection.correct_master
 find_master = common.find_master
+members = tracking.members
 last_look = inspection.last_look
 left_behind = releasing.left_behind
 unrestored_ha = inspection.unrestored_ha
@@ -72,6 +74,7 @@ __all__ = [
     'for_operation',
     'is_last',
     'is_master',
+    'members',
     'last_look',
     'left_behind',
     'unrestored_ha',

@@ -465,7 +465,8 @@ class Clear(common.PoolVerb):
             return
         pool = self.reached(lambda: self.door().pool())
         owner = pool.other_config.get(pool_states.OWNER_KEY)
-        if owner != self.row.uuid:
+        recorded = self.row.metadata.get(pool_states.POOL_UUID, pool.uuid)
+        if owner != self.row.uuid and (owner or pool.uuid != recorded):
             return
         uuid = self.row.metadata.get(self.host)
         others = [
