@@ -28,7 +28,7 @@ from xenpool_driver import (
     verbs,
 )
 from xenpool_driver import conf as config
-from xenpool_driver.xapi import connections
+from xenpool_driver.xapi import connections, session
 
 LOG = log.getLogger(__name__)
 
@@ -60,8 +60,11 @@ class XenAPIPoolDriver(base.PoolDriver):
         self.site = operation.Site(
             conf=conf,
             store=database or store.open_store(conf, clock=time),
-            connections=_doors(
-                hosts, time, conf.xenpool.probe_timeout, session_factory
+            connections=connections.shared(
+                hosts,
+                time,
+                conf.xenpool.probe_timeout,
+                session_factory or session.FACTORY,
             ),
             clock=time,
         )
@@ -680,23 +683,6 @@ def _empty(aggregate: model.AggregateLike) -> None:
             raise exceptions.AggregateError(
                 aggregate.name, f"delete_host {host}", str(error)
             ) from error
-
-
-def _doors(
-    hosts: collections.abc.Mapping[str, config.HostAccess],
-    time: clock.Clock,
-    probe_timeout: float,
-    session_factory: typing.Callable[..., typing.Any] | None,
-) -> connections.Connections:
-    """Return the logins to the hosts: the process's, but for a test's."""
-    if session_factory is None:
-        return connections.shared(hosts, time, probe_timeout)
-    return connections.Connections(
-        hosts,
-        clock=time,
-        session_factory=session_factory,
-        probe_timeout=probe_timeout,
-    )
 
 
 def _next_master(

@@ -83,6 +83,7 @@ def write_config(
         }
         lines.append(f"[{host.name}]")
         lines += [f"{key} = {value}" for key, value in options.items()]
+    path.touch(mode=0o600)
     path.write_text('\n'.join(lines) + '\n')
     return path
 

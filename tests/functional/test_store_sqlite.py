@@ -18,6 +18,7 @@ import pytest
 from tests.contract import store_kit
 from xenpool_driver import conf, driver, exceptions, store
 from xenpool_driver.cli import main
+from xenpool_driver.compute import watcher
 from xenpool_driver.store import files
 
 HOSTS = """
@@ -42,6 +43,7 @@ def path(tmp_path: pathlib.Path) -> pathlib.Path:
 def conf_file(tmp_path: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
     """A configuration of two hosts that nobody asks anything."""
     found = tmp_path / 'xenpool.conf'
+    found.touch(mode=0o600)
     found.write_text(f"{HOSTS}\n[database]\nconnection = sqlite:///{path}\n")
     return found
 
@@ -128,6 +130,11 @@ def test_many_drivers_share_one_store_and_one_set_of_logins(
         driver.XenAPIPoolDriver(conf=conf.load([str(conf_file)]))
         for _ in range(3)
     ]
+    watching = watcher.Watcher(
+        conf.load([str(conf_file)]), drivers[0].site.store, print
+    )
+    assert watching._site.connections is drivers[0].site.connections
+    watching.stop()
     first, *others = drivers
     first.site.store.create_aggregate('web')
     for other in others:

@@ -271,7 +271,7 @@ def differences(
 class Watcher:
     """Watches the pools of aggregates, as these come and go.
 
-    It has logins of its own.
+    It uses the process's logins, as a driver there does.
 
     :param conf: the options.
     :param database: where the aggregates are.
@@ -297,11 +297,11 @@ class Watcher:
         self._site = operation.Site(
             conf=conf,
             store=database,
-            connections=connections.Connections(
+            connections=connections.shared(
                 self._hosts,
-                clock=time,
-                session_factory=session_factory,
-                probe_timeout=conf.xenpool.probe_timeout,
+                time,
+                conf.xenpool.probe_timeout,
+                session_factory,
             ),
             clock=time,
         )
@@ -318,7 +318,10 @@ class Watcher:
         _start('watcher', self._run)
 
     def stop(self) -> None:
-        """End, and log out. Nobody waits for calls that are held."""
+        """End, and log out unless a driver of this process uses the logins.
+
+        Nobody waits for calls that are held.
+        """
         self._ended = True
         for watch in list(self._watches.values()):
             watch.ended = True

@@ -185,9 +185,9 @@ def trouble(path: str, code: int) -> str | None:
 def full(directory: str) -> str:
     """Return what is said of a disk that is full."""
     return (
-        f"the disk is full: there is no space left for {directory}, and "
-        f"nothing of this request was written. Free some and repeat the "
-        f"request; see: df -h {shlex.quote(directory)}"
+        f"the disk is full: there is no space left for {directory}, and what "
+        f"was to be written is not. Free some and repeat the request; see: "
+        f"df -h {shlex.quote(directory)}"
     )
 
 

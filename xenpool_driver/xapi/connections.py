@@ -491,20 +491,29 @@ def shared(
     hosts: collections.abc.Mapping[str, conf.HostAccess],
     clock: clocks.Clock,
     probe_timeout: float,
+    session_factory: session.Factory = session.FACTORY,
 ) -> Connections:
     """Return this process's one set of logins to some hosts.
 
-    Each driver of a process asks for it. With logins of its own for each of
-    N drivers, N hosts would see N logins each. Close it when done.
+    Each driver and the watcher of a process ask for it. With logins of its
+    own for each of N drivers, N hosts would see N logins each. Close it when
+    done.
 
-    :param hosts: how each host is reached, by compute host name.
-    :param clock: time.
-    :param probe_timeout: as for :class:`Connections`.
+    The parameters: as for :class:`Connections`. Who brings a factory of his
+    own (a test does, which plays several processes) shares with nobody.
     """
-    return _SHARED.take(
-        (frozenset(hosts.items()), clock, probe_timeout),
-        lambda: Connections(hosts, clock, probe_timeout=probe_timeout),
-    )
+
+    def make() -> Connections:
+        return Connections(
+            hosts,
+            clock=clock,
+            session_factory=session_factory,
+            probe_timeout=probe_timeout,
+        )
+
+    if session_factory is not session.FACTORY:
+        return make()
+    return _SHARED.take((frozenset(hosts.items()), clock, probe_timeout), make)
 
 
 def _unseen(error: exceptions.XapiError, host_name: str) -> identity.Sighting:
