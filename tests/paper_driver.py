@@ -207,6 +207,7 @@ class PaperDriver(base.PoolDriver):
         *,
         promote: str | None = None,
         master_is_off: bool = False,
+        force: str | None = None,
         progress: model.Progress | None = None,
     ) -> model.Report:
         self._called(
@@ -214,6 +215,7 @@ class PaperDriver(base.PoolDriver):
             '',
             promote=promote,
             master_is_off=master_is_off,
+            force=force,
         )
         return self.reports.get('recover', model.Report(aggregate.name))
 

@@ -281,6 +281,7 @@ class PoolDriver(abc.ABC):
         *,
         promote: str | None = None,
         master_is_off: bool = False,
+        force: str | None = None,
         progress: model.Progress | None = None,
     ) -> model.Report:
         """Settle what dead workers left behind, by looking at XAPI.
@@ -294,6 +295,10 @@ class PoolDriver(abc.ABC):
             Only members that can vote are counted then, so that a pool of
             two can be saved. Refused while anything answers at the master's
             address, and while a member can read the pool's database.
+        :param force: the uuid of an operation whose worker is dead, as a
+            person says. Its logins are ended and it is settled, before its
+            lease has run out. Refused where a login cannot be ended, until
+            nothing that the worker has sent can arrive any more.
         :param progress: hears each phase.
         """
 

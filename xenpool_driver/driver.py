@@ -473,16 +473,23 @@ class XenAPIPoolDriver(base.PoolDriver):
         *,
         promote: str | None = None,
         master_is_off: bool = False,
+        force: str | None = None,
         progress: model.Progress | None = None,
     ) -> model.Report:
         row = self._load(aggregate)
         if row is None:
             return model.Report(str(aggregate.name))
-        findings = [
+        findings = []
+        if force:
+            dead = verbs.end_by_hand(self.site, row, force)
+            findings += self._settle(row, dead, progress, force=True)
+        findings += [
             finding
             for interrupted in self.site.store.expired_operations(row.uuid)
             for finding in self._settle(row, interrupted, progress)
         ]
+        findings += verbs.held(self.site, row)
+        findings = findings or [verbs.nothing_held()]
         if promote:
             row = self._load(aggregate) or row
             verb = verbs.Promote(
@@ -570,12 +577,15 @@ class XenAPIPoolDriver(base.PoolDriver):
         row: store.Aggregate,
         interrupted: store.Operation,
         progress: model.Progress | None = None,
+        force: bool = False,
     ) -> list[model.Finding]:
         """Take an interrupted operation over and say what came of it."""
         verb = verbs.for_operation(self.site, row, interrupted, self._hosts)
         story = f"{interrupted.kind} of {interrupted.host or 'the pool'}"
         try:
-            operation.resume(verb, interrupted, progress or operation.silent)
+            operation.resume(
+                verb, interrupted, progress or operation.silent, force
+            )
         except (exceptions.LeaseLost, exceptions.ConfigurationError) as error:
             severity = model.Severity.UNKNOWN
             end = f"is not settled: {error}"

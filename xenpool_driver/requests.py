@@ -92,10 +92,13 @@ class Recover:
         instead of a dead one, or None.
     :ivar master_is_off: a person has switched the dead one off, so that
         only members that can vote are counted.
+    :ivar force: the uuid of an operation whose worker is dead, as a person
+        says: it is settled before its lease has run out. Or None.
     """
 
     promote: str | None
     master_is_off: bool
+    force: str | None
 
 
 ADD_HOST = AddHost(force=False, suspend_ha=False, restore_settings=False)
@@ -111,7 +114,7 @@ REMOVE_HOST = RemoveHost(
 SET_MASTER = SetMaster(suspend_ha=False)
 CHECK_HOSTS = CheckHosts(force=False, suspend_ha=False)
 AUDIT = Audit(fix=False)
-RECOVER = Recover(promote=None, master_is_off=False)
+RECOVER = Recover(promote=None, master_is_off=False, force=None)
 
 Options = AddHost | RemoveHost | SetMaster | CheckHosts | Audit | Recover
 

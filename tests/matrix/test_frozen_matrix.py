@@ -27,7 +27,7 @@ from tests.matrix import (
 )
 from xenpool_driver.simulator import errors
 
-SAMPLE = 6
+SAMPLE = 4
 """Cells of each request in the reduced profile."""
 
 STOPPED = 3

@@ -460,10 +460,25 @@ def test_recover_can_promote(
         == 0
     )
 
-    assert driver.calls[-1][2] == {'promote': 'xen02', 'master_is_off': False}
+    assert driver.calls[-1][2] == {
+        'promote': 'xen02',
+        'master_is_off': False,
+        'force': None,
+    }
     words = ('aggregate', 'recover', 'prod', '--promote', 'xen02')
     assert xenpool(*words, '--the-master-is-off').status == 0
-    assert driver.calls[-1][2] == {'promote': 'xen02', 'master_is_off': True}
+    assert driver.calls[-1][2] == {
+        'promote': 'xen02',
+        'master_is_off': True,
+        'force': None,
+    }
+    uuid = '0f0e0d0c-0000-4000-8000-000000000000'
+    assert xenpool('aggregate', 'recover', 'prod', '--force', uuid).status == 0
+    assert driver.calls[-1][2] == {
+        'promote': None,
+        'master_is_off': False,
+        'force': uuid,
+    }
 
 
 def test_release_lets_go_and_can_be_repeated(

@@ -13,7 +13,7 @@ import pytest
 
 import xenpool_driver
 from tests.unit import mocked_calls, mocked_pool
-from xenpool_driver import driver, exceptions, store
+from xenpool_driver import driver, exceptions, model, store
 from xenpool_driver.xapi import client
 
 LEASE = 60.0
@@ -333,3 +333,88 @@ def test_the_names_of_our_tasks_are_complete() -> None:
         and re.fullmatch(r'Async\.\w+\.\w+', node.value)
     }
     assert used == client.LASTING
+
+
+# By hand: recover, and recover --force
+
+
+def test_recovery_says_who_holds_what_and_until_when(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    [finding] = plugin.recover_aggregate(None, row).findings
+    assert finding.message.startswith('nothing to do')
+    assert finding.severity is model.Severity.PASS
+
+    left = leave_behind(plugin, row)
+    world.clock.sleep(20.0)
+    [finding] = plugin.recover_aggregate(None, row).findings
+
+    assert finding.message.startswith(
+        f"eject of xen03 (operation {left.uuid}) is held by the dead until 20"
+    )
+    assert 'for another 40 s' in finding.message
+    assert finding.remedy.endswith(f"recover rack1 --force {left.uuid}")
+
+
+def test_a_person_ends_a_lease_the_logins_first(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    left = leave_behind(plugin, row, ('xen01', 'u1'))
+    logins = Logins(world['xen01'], 'u1')
+    epochs: list[int] = []
+    find = logins._find
+
+    def watched(uuid: str) -> str:
+        epochs.append(plugin.site.store.get_operation(left.uuid).epoch)
+        return find(uuid)
+
+    world['xen01'].api.session.get_by_uuid.side_effect = watched
+
+    [finding] = plugin.recover_aggregate(None, row, force=left.uuid).findings
+
+    assert not logins.left
+    assert epochs[0] == left.epoch  # it was ended before the epoch was raised
+    assert finding.message.startswith('eject of xen03 is settled as not done')
+    assert plugin.site.store.running_operations() == []
+    with pytest.raises(exceptions.LeaseLost):
+        plugin.site.store.phase(left, 'eject')
+
+
+def test_a_lease_is_not_ended_by_hand_while_a_login_may_be_used(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    left = leave_behind(plugin, row, ('xen02', ''))
+    world.clock.sleep(LEASE - 10.0)
+
+    with pytest.raises(
+        exceptions.InvalidAggregateActionUpdate, match='cannot be ended'
+    ) as caught:
+        plugin.recover_aggregate(None, row, force=left.uuid)
+
+    until = 10 + MARGIN + READ_TIMEOUT
+    assert f"until {until:.0f} s from now" in caught.value.reason
+    assert plugin.site.store.get_operation(left.uuid).epoch == left.epoch
+    world.clock.sleep(until)
+    [finding] = plugin.recover_aggregate(None, row, force=left.uuid).findings
+    assert 'is settled' in finding.message
+
+
+@pytest.mark.parametrize('which', ['ended', "another's", 'unknown'])
+def test_what_cannot_be_ended_by_hand_is_named(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver, which: str
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    other = mocked_pool.aggregate(plugin, 'rack2')
+    ident = leave_behind(plugin, row).uuid
+    told: type[Exception] = exceptions.InvalidAggregateActionUpdate
+    if which == 'ended':
+        plugin.recover_aggregate(None, row, force=ident)
+    elif which == 'unknown':
+        ident, told = 'f' * 36, exceptions.OperationNotFound
+    else:
+        row = other
+    with pytest.raises(told, match=ident):
+        plugin.recover_aggregate(None, row, force=ident)

@@ -167,6 +167,12 @@ class Recover(_Reports):
             help='you have switched the dead master off: count only members '
             'that can vote, as in a pool of two',
         )
+        parser.add_argument(
+            '--force',
+            metavar='OPERATION',
+            help='the worker of this operation is dead: end its logins and '
+            'settle it, before its lease has run out',
+        )
         command.add_remote(parser)
         return parser
 
@@ -174,6 +180,7 @@ class Recover(_Reports):
         options = requests.Recover(
             promote=parsed_args.promote,
             master_is_off=parsed_args.the_master_is_off,
+            force=parsed_args.force,
         )
         api = self.workbench.api(parsed_args.remote)
         with progress.shown(self.app.stderr) as listener:

@@ -4,7 +4,7 @@
 ``common`` what they share; ``formation`` set up, adopt, join; ``leaving``
 eject, forget, clear, dismiss; ``releasing`` release; ``mastership`` set
 master and promote; ``naming`` rename; ``judging`` checks before a join;
-``inspection`` other checks, audit.
+``inspection`` other checks, audit; ``holding`` who holds an operation.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from xenpool_driver import operation, store
 from xenpool_driver.verbs import (
     common,
     formation,
+    holding,
     inspection,
     judging,
     leaving,
@@ -43,10 +44,13 @@ audit = inspection.audit
 check_hosts = judging.check_hosts
 check_remove = inspection.check_remove
 correct_master = inspection.correct_master
+end_by_hand = holding.end_by_hand
 find_master = common.find_master
 members = tracking.members
+held = holding.held
 last_look = inspection.last_look
 left_behind = releasing.left_behind
+nothing_held = holding.nothing
 unrestored_ha = inspection.unrestored_ha
 is_last = common.is_last
 is_master = common.is_master
@@ -70,13 +74,16 @@ __all__ = [
     'check_hosts',
     'check_remove',
     'correct_master',
+    'end_by_hand',
     'find_master',
     'for_operation',
+    'held',
     'is_last',
     'is_master',
     'members',
     'last_look',
     'left_behind',
+    'nothing_held',
     'unrestored_ha',
 ]
 
