@@ -132,8 +132,8 @@ LEFT_OUT = (
     '401 as from XAPI. ``role.get_all`` lacks the permissions for it.',
     'The fingerprints in ``Certificate`` records are not those of the '
     'certificates that simulated hosts show.',
-    'Guests count as having the tools of XenServer: nothing is refused for '
-    'want of them, though no ``VM_guest_metrics`` are there.',
+    'All guests have the tools of XenServer, which report at once; those of '
+    'recorded pools count as having them, too.',
     'Disks have no content, and suspended guests no image. A snapshot has no '
     '``snapshot_metadata``.',
     'Checks that XAPI makes before it writes a field by hand '

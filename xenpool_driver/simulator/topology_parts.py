@@ -12,6 +12,7 @@ from xenpool_driver.simulator import (
     database,
     defaults,
     errors,
+    guest_tools,
     ha,
     hardware,
     images,
@@ -234,6 +235,8 @@ def _vm(db: database.Database, raw: Tree) -> None:
         _disk(db, vm, position, disk, running)
     for position, name in enumerate(raw.get('networks') or ()):
         _interface(db, vm, position, str(name), running)
+    if running:
+        guest_tools.report(db, vm)
     vm_states.refresh(db, vm)
 
 

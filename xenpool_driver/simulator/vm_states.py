@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see LICENSE.
 """What can be done with a VM, by its state (xapi_vm_lifecycle.ml).
 
-Guests count as having XAPI's tools: no operation lacks a feature.
+Guests count as having the tools (:mod:`.guest_tools`): no operation lacks a
+feature.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from xenpool_driver.simulator import (
     database,
     errors,
     evacuation,
+    guest_tools,
     machine,
     operations,
     registry,
@@ -52,6 +53,7 @@ def run_on(call: registry.Call, ref: str, host: str, paused: bool) -> None:
         domid=_new_domain(db),
     )
     attach(db, ref, True)
+    guest_tools.report(db, ref)
 
 
 def _new_domain(db: database.Database) -> int:
@@ -159,6 +161,7 @@ def _reboot(call: registry.Call, ref: str, op: str) -> None:
         _forward(call, record)
         db = call.db
         db.set('VM', ref, power_state=RUNNING, domid=_new_domain(db))
+        guest_tools.report(db, ref)
 
 
 @registry.message('VM.clean_reboot')
@@ -328,6 +331,7 @@ def destroy(call: registry.Call, self: str) -> None:
             for ref in list(record[field]):
                 if db.exists(ref, cls):
                     db.delete(cls, ref)
+        guest_tools.forget(db, self)
         if db.exists(record['metrics'], 'VM_metrics'):
             db.delete('VM_metrics', record['metrics'])
         db.delete('VM', self)
