@@ -280,8 +280,8 @@ def _is_quiet(target: Machine) -> bool:
         return False
     if process.role.kind == machine.SLAVE and not process.ready:
         # A member whose master is dead waits for ever; one whose master does
-        # not know it restarts for ever.
+        # not know it, or restarted in its fuse, restarts for ever.
         master = target.world.machine_at(process.role.address)
         lost = master is None or not master.powered
-        return lost or startup.is_forgotten(target)
+        return lost or startup.is_forgotten(target) or startup.is_stuck(target)
     return process.ready or process.role.kind == machine.BROKEN

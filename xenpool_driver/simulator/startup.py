@@ -239,6 +239,20 @@ def _adopt_control_domain(
     db.set('VM', known, power_state=vms.RUNNING, domid=0)
 
 
+def is_stuck(target: machine.Machine) -> bool:
+    """Tell whether a member is in emergency mode and will come back to it.
+
+    Its control domain's record is in its own way, see :class:`Stuck`.
+    """
+    process, db = target.process, target.db
+    if process is None or process.emergency is None or db is None:
+        return False
+    known = db.table('VM').by_uuid.get(target.hardware.dom0_uuid)
+    if known is None or is_forgotten(target):
+        return False
+    return bool(db.get('VM', known)['resident_on'] != target.me)
+
+
 def attach_shared_storage(db: database.Database, host: str) -> None:
     """Create a PBD for each shared SR that the coordinator has one for."""
     pool = next(iter(db.all('pool').values()))
