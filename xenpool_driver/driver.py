@@ -449,7 +449,12 @@ class XenAPIPoolDriver(base.PoolDriver):
         )
         next_master = _next_master(row, host, successor)
         removal = self._removal(row, host, next_master, options)
-        return verbs.check_remove(row, removal)
+        handover = None
+        if next_master:
+            handover = verbs.HandOver(
+                self.site, row, next_master, suspend_ha=suspend_ha
+            )
+        return verbs.check_remove(row, removal, handover)
 
     def audit_aggregate(
         self,

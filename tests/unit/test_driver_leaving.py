@@ -360,6 +360,26 @@ def test_a_removal_that_will_be_refused_moves_no_master(
     assert world.changes() == []
 
 
+def test_a_removal_is_looked_at_with_the_hand_over_before_it(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    before = mocked_pool.frozen(world, plugin, row)
+
+    fine = plugin.check_removal(None, row, 'xen01', successor='xen02')
+    nobody = plugin.check_removal(None, row, 'xen01', successor='xen09')
+    assert mocked_pool.frozen(world, plugin, row) == before
+    world['xen03'].die()
+    short = plugin.check_removal(None, row, 'xen01', successor='xen02')
+
+    assert fine.failures == ()
+    assert [f.message for f in nobody.failures][0] == (
+        "host 'xen09' is not in the aggregate"
+    )
+    assert 'members-live' in [f.check for f in short.failures]
+    assert world.changes() == []
+
+
 def test_a_removal_that_is_refused_after_all_tells_who_is_the_master(
     world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
 ) -> None:

@@ -53,16 +53,34 @@ def check_adoption(
 
 
 def check_remove(
-    row: store.Aggregate, verb: leaving.Leaving | leaving.Clear
+    row: store.Aggregate,
+    verb: leaving.Leaving | leaving.Clear,
+    handover: operation.Verb | None = None,
 ) -> model.Report:
     """Say what speaks against a removal, and what would be lost.
 
     :param verb: the removal that is asked for.
+    :param handover: what comes before it, where the host is the master.
     :raises InvalidAggregateActionDelete: nobody who could tell answers.
     """
     findings = judging.lifecycle_findings(row, pool_states.REMOVE)
+    if handover is not None:
+        findings = (*findings, *_against(handover))
     report = verb.judged()
     return dataclasses.replace(report, findings=(*findings, *report.findings))
+
+
+def _against(verb: operation.Verb) -> tuple[model.Finding, ...]:
+    """Return what a request would be refused for; nothing is changed."""
+    try:
+        operation.refuse_early(verb)
+        verb.prepare()
+    except exceptions.InvalidAggregateAction as error:
+        if error.report is not None:
+            return error.report.failures
+        finding = model.Finding('hand-over', model.Severity.FAIL, error.reason)
+        return (finding,)
+    return ()
 
 
 def audit(
