@@ -150,6 +150,19 @@ def test_a_section_that_nobody_reads_is_told(
     ]
 
 
+def test_an_option_that_stands_twice_is_told(
+    xenpool: Run, config_file: pathlib.Path
+) -> None:
+    edit(config_file, '[xen02]\n', '[xen02]\nread_timeout = 1\n')
+    edit(config_file, '[xen03]\n', '[xen02]\nread_timeout = 2\n[xen03]\n')
+    result = xenpool('host', 'list')
+    assert result.status == 0
+    assert result.err.splitlines() == [
+        f"{config_file}: section [xen02]: read_timeout stands there 2 times; "
+        'the last one holds'
+    ]
+
+
 @pytest.mark.parametrize(
     ('mode', 'told'), [(0o644, True), (0o640, False), (0o602, True)]
 )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections.abc
 import io
 import pathlib
+import re
 
 import pytest
 from oslo_config import cfg, generator
@@ -231,6 +232,23 @@ def test_a_service_of_its_own_making_can_carry_our_options() -> None:
     conf.register_opts(foreign)
     foreign([], default_config_files=[])
     assert conf.known_hosts(foreign) == {}
+
+
+def test_every_option_is_read_somewhere() -> None:
+    text = '\n'.join(
+        path.read_text()
+        for path in (TOP / 'xenpool_driver').rglob('*.py')
+        if path.name != 'options.py'
+    )
+    # the simulator's options are read as a whole, by their names
+    unread = {
+        opt.dest
+        for group, opts in conf.list_opts()
+        for opt in opts
+        if str(getattr(group, 'name', group)) != 'simulator'
+        and not re.search(rf"[.'\"]{opt.dest}\b", text)
+    }
+    assert unread == set()
 
 
 def test_every_option_explains_itself() -> None:

@@ -10,7 +10,7 @@ import stat
 
 from xenpool_driver import exceptions, redaction
 from xenpool_driver.conf import files as conf_files
-from xenpool_driver.conf import strays
+from xenpool_driver.conf import foreign, strays
 
 OTHERS = stat.S_IROTH | stat.S_IWOTH
 """What everybody may do. A group may read: services run as one."""
@@ -37,9 +37,18 @@ def of_files(
                 f"{name}: passwords stand in it and everybody can read it "
                 f"(mode {mode:04o}): chmod 600 {shlex.quote(name)}"
             )
+        unread = strays.unread(sections, groups)
         found += [
-            f"{name}: nothing reads section [{section}]"
-            for section in strays.unread(sections, groups)
+            f"{name}: nothing reads section [{section}]" for section in unread
+        ]
+        found += [
+            f"{name}: section [{section}]: {option} stands there "
+            f"{len(values)} times; the last one holds"
+            for section, options in sections.items()
+            if section not in unread
+            and section.lower() not in foreign.SECTIONS
+            for option, values in options.items()
+            if len(values) > 1
         ]
     return found
 
