@@ -374,7 +374,7 @@ class _Connection:
         sock = typing.cast(socket.socket, self.wire)
         with contextlib.closing(_Response(sock, method='POST')) as response:
             response.begin()
-            answer = _whole(response)
+            answer = _whole(response, self.wire.limit)
         if response.status != 200:
             raise xmlrpc.client.ProtocolError(
                 f"{self._access.address}{path}",
@@ -411,7 +411,7 @@ class _Wire:
     def makefile(self, mode: str) -> io.BufferedReader:
         """Return a reader of the answer, as ``socket.makefile``."""
         raw = self._sock.makefile('rb', buffering=0)
-        return _Buffered(_Reader(self, raw), self.limit)
+        return io.BufferedReader(_Reader(self, raw))
 
     def close(self) -> None:
         """Close the socket."""
@@ -460,29 +460,17 @@ class _Reader(io.RawIOBase):
         super().close()
 
 
-class _Buffered(io.BufferedReader):
-    """Refuses to make room for more than an answer may have.
-
-    :param limit: how many MiB that is.
-    """
-
-    def __init__(self, raw: io.RawIOBase, limit: int) -> None:
-        super().__init__(raw)
-        self._limit = limit
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Return so many bytes, or all that come."""
-        if size is not None and size > self._limit * MIB:
-            raise replies.TooLarge(self._limit)
-        return super().read(size)
-
-
-def _whole(response: http.client.HTTPResponse) -> bytes:
+def _whole(response: http.client.HTTPResponse, limit: int) -> bytes:
     """Return the body of an answer.
 
     One that comes in chunks is put together as they come: a list of many
     small ones would take far more memory than the answer.
+
+    :param limit: how many MiB it may have.
+    :raises TooLarge: it says that it has more.
     """
+    if (response.length or 0) > limit * MIB:
+        raise replies.TooLarge(limit)
     if not response.chunked:
         return response.read()
     whole = bytearray()
