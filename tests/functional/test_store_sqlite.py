@@ -293,13 +293,43 @@ def test_file_that_vanishes_is_an_error_and_no_new_one(
 ) -> None:
     with store.Store(f"sqlite:///{path}") as database:
         database.create_aggregate('web')
-        database._database._engine.dispose()
         path.unlink()
         with pytest.raises(
             exceptions.StoreError, match=f"{path}: No such file"
         ):
             database.list_aggregates()
     assert not path.exists()
+
+
+def test_file_that_is_put_in_place_of_another_is_used(
+    tmp_path: pathlib.Path, path: pathlib.Path
+) -> None:
+    """Whatever went to the one without a name would be lost."""
+    with store.Store(f"sqlite:///{tmp_path / 'copy.db'}") as copy:
+        copy.create_aggregate('restored')
+    with store.Store(f"sqlite:///{path}") as database:
+        database.create_aggregate('web')
+        for ending in ('-wal', '-shm'):
+            path.with_name(path.name + ending).unlink()
+        (tmp_path / 'copy.db').rename(path)
+        database.create_aggregate('new')
+        assert [row.name for row in database.list_aggregates()] == [
+            'restored',
+            'new',
+        ]
+    assert names_in(path) == ['restored', 'new']
+
+
+def test_default_file_goes_with_the_environment(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = conf.load([])
+    monkeypatch.setenv('XDG_STATE_HOME', str(tmp_path / 'one'))
+    with store.open_store(options) as one:
+        one.create_aggregate('web')
+        monkeypatch.setenv('XDG_STATE_HOME', str(tmp_path / 'two'))
+        with store.open_store(options) as two:
+            assert two.list_aggregates() == []
 
 
 FULL_DISK = """

@@ -17,6 +17,7 @@ from xenpool_driver.store import (
     aggregates,
     engine,
     journal,
+    location,
     migration,
     records,
     sent,
@@ -388,7 +389,7 @@ def take(
     The parameters, and what is raised: as for :class:`Store`.
     """
     return _SHARED.take(
-        (url, busy_timeout, clock),
+        (location.place(location.parse(url)), busy_timeout, clock),
         lambda: Store(url, busy_timeout, clock, create=create),
     )
 

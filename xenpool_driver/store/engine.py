@@ -30,6 +30,7 @@ import typing
 import sqlalchemy as sa
 import sqlalchemy.event
 import sqlalchemy.exc
+import sqlalchemy.pool
 import tenacity
 
 from xenpool_driver import clock as clocks
@@ -281,11 +282,8 @@ def take(
     :raises ConfigurationError: the URL makes no sense.
     """
     url = location.parse(text)
-    place = url
-    if url.get_backend_name() == 'sqlite':
-        place = url.set(database=os.path.realpath(url.database or ''))
     return _SHARED.take(
-        (place, busy_timeout, clock, lease_clock),
+        (location.place(url), busy_timeout, clock, lease_clock),
         lambda: Database(url, busy_timeout, clock, lease_clock),
     )
 
@@ -350,11 +348,25 @@ def _sqlite(url: sa.URL, busy_timeout: float) -> sa.Engine:
         return opened
 
     @sqlalchemy.event.listens_for(engine, 'connect')
-    def prepare(connection: sqlite3.Connection, record: object) -> None:
+    def prepare(
+        connection: sqlite3.Connection,
+        record: sqlalchemy.pool.ConnectionPoolEntry,
+    ) -> None:
+        record.info['file'] = files.identity(url.database or '')
         # The module's own idea of when a transaction begins is too late.
         connection.isolation_level = None
         connection.execute('PRAGMA foreign_keys = ON')
         connection.execute('PRAGMA synchronous = FULL')
+
+    @sqlalchemy.event.listens_for(engine, 'checkout')
+    def compare(
+        connection: object,
+        record: sqlalchemy.pool.ConnectionPoolEntry,
+        pooled: object,
+    ) -> None:
+        # What is written to a file that lost its name is lost.
+        if record.info['file'] != files.identity(url.database or ''):
+            raise sqlalchemy.exc.DisconnectionError
 
     @sqlalchemy.event.listens_for(engine, 'begin')
     def begin(connection: sa.Connection) -> None:

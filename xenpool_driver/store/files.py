@@ -68,6 +68,18 @@ def exists(path: str) -> bool:
     return True
 
 
+def identity(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from another one that got its name.
+
+    :returns: None when nothing has the name.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def missing(path: str) -> exceptions.NoDatabase:
     """Return the error of a request that needs a database."""
     return exceptions.NoDatabase(

@@ -73,6 +73,16 @@ def parse(text: str | None) -> sa.URL:
     return _file(url) if url.get_backend_name() == 'sqlite' else _server(url)
 
 
+def place(url: sa.URL) -> sa.URL:
+    """Return what is equal for all URLs of one database.
+
+    :param url: from :func:`parse`.
+    """
+    if url.get_backend_name() != 'sqlite':
+        return url
+    return url.set(database=os.path.realpath(url.database or ''))
+
+
 def shown(url: sa.URL) -> str:
     """Return the URL for people: no user, no password, no query."""
     if url.get_backend_name() == 'sqlite':
