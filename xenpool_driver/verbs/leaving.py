@@ -48,10 +48,6 @@ class Leaving(common.PoolVerb):
 
         :raises InvalidAggregateActionDelete: it is.
         """
-        if self.host not in self.row.hosts and (
-            self.host not in self.row.metadata
-        ):
-            self.refuse(f"host '{self.host}' is not in the aggregate")
         self.refuse_failures(self.judged())
 
     def judged(self) -> model.Report:
@@ -59,6 +55,16 @@ class Leaving(common.PoolVerb):
 
         :raises InvalidAggregateActionDelete: nobody who could tell answers.
         """
+        if self.host not in self.row.hosts and (
+            self.host not in self.row.metadata
+        ):
+            stranger = model.Finding(
+                'membership',
+                model.Severity.FAIL,
+                f"host '{self.host}' is not in the aggregate",
+                shlex.join(('xenpool', 'aggregate', 'show', self.name)),
+            )
+            return model.Report(self.host, (stranger,))
         master = self.reached(self.coordinator)
         self.uuid = self.row.metadata.get(self.host, '')
         if not self.uuid:
