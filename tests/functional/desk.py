@@ -12,10 +12,13 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import ssl
 import time
 import typing
+import xmlrpc.client
 
 import pytest
+import XenAPI
 
 from tests.functional import cli_lab
 from xenpool_driver import clock, simulator
@@ -94,6 +97,33 @@ class Desk:
     def machine(self, host: str) -> machine.Machine:
         """Return a machine by its name."""
         return self.lab.named(host)
+
+    def host(self, name: str) -> simulator.Host:
+        """Return a host by its name, as a client sees it."""
+        (found,) = [one for one in self.lab.hosts if one.name == name]
+        return found
+
+    @contextlib.contextmanager
+    def local(self, name: str) -> collections.abc.Iterator[typing.Any]:
+        """Log in to a host itself, whoever its master is."""
+        transport = xmlrpc.client.SafeTransport(
+            context=ssl.create_default_context(cafile=str(self.lab.ca_file))
+        )
+        session = XenAPI.Session(
+            f"{self.host(name).url}/", transport=transport
+        )
+        try:
+            session.slave_local_login_with_password('root', cli_lab.PASSWORD)
+            yield session.xenapi
+        finally:
+            transport.close()
+
+    def set_option(self, name: str, value: object) -> None:
+        """Set an option of the driver."""
+        text = self.path.read_text()
+        self.path.write_text(
+            text.replace('[xenpool]', f"[xenpool]\n{name} = {value}", 1)
+        )
 
     def pass_time(self, seconds: float) -> None:
         """Let simulated seconds pass at once, then settle."""

@@ -44,6 +44,7 @@ class AuditCase:
     placed: frozenset[str] = frozenset()
     pending: tuple[Pending, ...] = ()
     left_lately: bool = False
+    owner: str = ''
 
     @property
     def pool(self) -> objects.Pool:
@@ -111,6 +112,13 @@ def warn(
     )
 
 
-def unknown(check: str, message: str, remedy: str = '') -> model.Finding:
+def unknown(
+    check: str,
+    message: str,
+    remedy: str = '',
+    at_fault: tuple[model.ObjectRef, ...] = (),
+) -> model.Finding:
     """Return what could not be decided."""
-    return model.Finding(check, model.Severity.UNKNOWN, message, remedy)
+    return model.Finding(
+        check, model.Severity.UNKNOWN, message, remedy, objects=at_fault
+    )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections.abc
+import shlex
 
 from xenpool_driver import findings, identity, model, objects, snapshot
 from xenpool_driver.reconcile import (
@@ -33,7 +34,7 @@ def master(case: cases.AuditCase, check: str) -> cases.Found:
             f"the aggregate says that the master is "
             f"'{case.declared.master or 'nobody'}', the pool that it is "
             f"'{actual or case.master.name}'",
-            f"xenpool aggregate audit {case.declared.name} --fix",
+            case.fixing,
             findings.at_fault(case.master),
         )
 
@@ -46,7 +47,7 @@ def pool_uuid(case: cases.AuditCase, check: str) -> cases.Found:
             f"the aggregate is the pool "
             f"{case.declared.pool_uuid or 'without uuid'}, its hosts are in "
             f"{case.pool.uuid}",
-            f"xenpool aggregate audit {case.declared.name} --fix",
+            case.fixing,
             findings.at_fault(case.pool, name=case.records.name),
         )
 
@@ -55,21 +56,25 @@ def stamp(case: cases.AuditCase, check: str) -> cases.Found:
     """Whose pool it is, by its own record."""
     owner = case.pool.other_config.get(model.OWNER_KEY)
     at_fault = findings.at_fault(case.pool, name=case.records.name)
+    known = case.owner
     if owner and owner != case.declared.uuid:
+        whose = f"'{known}' ({owner})" if known else owner
+        take = (
+            f"xe pool-param-set uuid={case.pool.uuid} "
+            f"other-config:{model.OWNER_KEY}={case.declared.uuid}"
+        )
         yield fail(
             check,
-            f"the pool belongs to another aggregate, {owner}",
-            f"if that one is gone for good: xe pool-param-set "
-            f"uuid={case.pool.uuid} "
-            f"other-config:{model.OWNER_KEY}={case.declared.uuid}",
+            f"the pool belongs to another aggregate, {whose}",
+            f"release that one, or, if it is gone for good: on "
+            f"{case.master.typed}: {take}",
             at_fault,
         )
     elif not owner:
         yield warn(
             check,
             "the pool does not carry the aggregate's stamp",
-            f"xe pool-param-set uuid={case.pool.uuid} "
-            f"other-config:{model.OWNER_KEY}={case.declared.uuid}",
+            case.fixing,
             at_fault,
         )
 
@@ -82,7 +87,7 @@ def name(case: cases.AuditCase, check: str) -> cases.Found:
             f"the pool is named '{case.pool.name_label}', the aggregate "
             f"'{case.declared.name}'",
             f"xe pool-param-set uuid={case.pool.uuid} "
-            f"name-label='{case.declared.name}'",
+            f"name-label={shlex.quote(case.declared.name)}",
             findings.at_fault(case.pool, name=case.records.name),
         )
 
@@ -333,6 +338,7 @@ def audit(
     placed: collections.abc.Iterable[str] = (),
     pending: collections.abc.Iterable[cases.Pending] = (),
     left_lately: bool = False,
+    owner: str = '',
 ) -> tuple[model.Finding, ...]:
     """Return where the aggregate and its pool disagree, and what ails it.
 
@@ -347,6 +353,8 @@ def audit(
     :param placed: uuids of the hosts that the configuration knows and no
         other aggregate has.
     :param pending: operations that have not ended.
+    :param owner: the name of the aggregate whose stamp the pool carries, if
+        it is known.
     :param left_lately: whether a host has left the pool within the last
         minute.
     """
@@ -360,6 +368,7 @@ def audit(
         placed=frozenset(placed),
         pending=tuple(pending),
         left_lately=left_lately,
+        owner=owner,
     )
     return tuple(
         finding

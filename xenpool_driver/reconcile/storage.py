@@ -8,7 +8,7 @@ away may be those that the pool uses by default.
 
 from __future__ import annotations
 
-from xenpool_driver import findings, model, storage_roles
+from xenpool_driver import findings, model, objects, storage_roles
 from xenpool_driver.reconcile import cases
 
 
@@ -32,21 +32,29 @@ def roles(case: cases.AuditCase, check: str) -> cases.Found:
 def unconnected(case: cases.AuditCase, check: str) -> cases.Found:
     """Storage that no host is connected to: a forgotten host leaves it."""
     hosts = case.records.hosts
+    leaving: list[objects.Storage] = []
+    left: list[objects.Storage] = []
     for sr in case.records.srs.values():
         pbds = case.records.pbds_of_sr(sr)
         if sr.is_tools_sr or any(pbd.host in hosts for pbd in pbds):
             continue
-        message = (
-            f"the storage {sr.name} ({sr.uuid}) is connected to no host; a "
-            f"host that was forgotten leaves it so"
-        )
-        forget = f"xe sr-forget uuid={sr.uuid}"
-        if pbds:
-            # Connections of a host that has left go with the next garbage
-            # collection; until then XAPI says SR_HAS_PBD.
-            yield cases.unknown(check, message, f"in a minute: {forget}")
-        else:
-            yield cases.warn(check, message, forget, findings.at_fault(sr))
+        # Connections of a host that has left go with the next garbage
+        # collection; until then XAPI says SR_HAS_PBD.
+        (leaving if pbds else left).append(sr)
+    for found, tell, first in (
+        (left, cases.warn, ''),
+        (leaving, cases.unknown, 'wait a minute, then: '),
+    ):
+        if found:
+            names = findings.listed(sr.name for sr in found)
+            forget = '; '.join(f"xe sr-forget uuid={sr.uuid}" for sr in found)
+            yield tell(
+                check,
+                f"storage is connected to no host: {names}; a host that was "
+                f"forgotten leaves it so",
+                first + forget,
+                findings.at_fault(*found),
+            )
 
 
 def unplugged(case: cases.AuditCase, check: str) -> cases.Found:

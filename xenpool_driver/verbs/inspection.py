@@ -118,6 +118,7 @@ def audit(
         placed=placed.values(),
         pending=pending,
         left_lately=_left_lately(site, row),
+        owner=_owner_name(site, pool),
     )
     logins = _logins(site, row, answers, door.name)
     return model.Report(row.name, (*fixed, *findings, *logins))
@@ -265,6 +266,12 @@ def _pending(
         )
         for one in site.store.running_operations(row.uuid)
     )
+
+
+def _owner_name(site: operation.Site, pool: snapshot.PoolSnapshot) -> str:
+    """Return the name of the aggregate whose stamp a pool carries, or ''."""
+    found = stamps.owner(site, stamps.stamp_of(pool.pool))
+    return found.name if found else ''
 
 
 def _left_lately(site: operation.Site, row: store.Aggregate) -> bool:
