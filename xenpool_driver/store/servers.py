@@ -200,10 +200,10 @@ def _mysql(url: sa.URL, busy_timeout: float) -> sa.Engine:
         seconds = max(1, int(busy_timeout))
         idle = int(longest_idle(busy_timeout))
         with connection.cursor() as cursor:
-            # MySQL knows one of the three only, and skips the comment.
+            # Only MariaDB knows all three, since 10.3; others skip the rest.
             cursor.execute(
                 f"SET SESSION innodb_lock_wait_timeout = {seconds:d}"
-                f" /*M! , max_statement_time = {longest:g}"
+                f" /*M!100300 , max_statement_time = {longest:g}"
                 f" , idle_transaction_timeout = {idle:d} */"
             )
         _be_patient(connection, longest)
