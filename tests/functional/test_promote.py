@@ -16,7 +16,7 @@ from tests.functional import lab as labs
 from tests.matrix import judge, scenarios
 from xenpool_driver import exceptions, model, pool_states
 from xenpool_driver.simulator import machine, mishaps, timings
-from xenpool_driver.verbs import mastership
+from xenpool_driver.verbs import promotion
 
 TWO = scenarios.TWO
 THREE = scenarios.THREE
@@ -294,7 +294,7 @@ def test_a_member_that_reads_the_database_has_a_master(
     doors = pair.driver.site.connections
     monkeypatch.setattr(doors, 'presence', lambda host: '')
     monkeypatch.setattr(
-        mastership.Promote, '_refuse_living_master', lambda *_, **__: None
+        promotion.Promote, '_refuse_living_master', lambda *_, **__: None
     )
 
     with pytest.raises(REFUSED, match='has a master: xen02 can read'):

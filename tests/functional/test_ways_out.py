@@ -20,7 +20,7 @@ from tests.functional import cli_lab, driver_lab
 from xenpool_driver import pool_states, simulator
 from xenpool_driver.cli import main
 from xenpool_driver.simulator import mishaps
-from xenpool_driver.verbs import mastership, voting
+from xenpool_driver.verbs import promotion, voting
 
 PAIR = """
 pools:
@@ -98,7 +98,7 @@ def site(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> collections.abc.Iterator[Site]:
-    monkeypatch.setattr(mastership, 'SILENCE', SECONDS)
+    monkeypatch.setattr(promotion, 'SILENCE', SECONDS)
     monkeypatch.setattr(voting, 'DATABASE_SILENCE', SECONDS)
     with cli_lab.described(tmp_path / 'topology.yaml', PAIR, 60.0) as lab:
         conf = cli_lab.write_config(tmp_path / 'xenpool.conf', lab)

@@ -3,8 +3,9 @@
 
 ``common`` what they share; ``formation`` set up, adopt, join; ``leaving``
 eject, forget, clear, dismiss; ``releasing`` release; ``mastership`` set
-master and promote; ``naming`` rename; ``judging`` checks before a join;
-``inspection`` other checks, audit; ``holding`` who holds an operation.
+master; ``promotion`` promote; ``naming`` rename, stamp; ``judging`` checks
+before a join; ``inspection`` other checks, audit; ``holding`` who holds an
+operation.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from xenpool_driver.verbs import (
     leaving,
     mastership,
     naming,
+    promotion,
     releasing,
     tracking,
 )
@@ -38,7 +40,7 @@ HandOver = mastership.HandOver
 Release = releasing.Release
 Rename = naming.Rename
 Restamp = naming.Restamp
-Promote = mastership.Promote
+Promote = promotion.Promote
 SetMaster = mastership.SetMaster
 audit = inspection.audit
 check_hosts = judging.check_hosts
