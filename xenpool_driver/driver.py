@@ -494,7 +494,8 @@ class XenAPIPoolDriver(base.PoolDriver):
             for finding in self._settle(row, interrupted, progress)
         ]
         findings += verbs.held(self.site, row)
-        findings = findings or [verbs.nothing_held()]
+        if not findings and not promote:
+            findings.append(verbs.nothing_held())
         if promote:
             row = self._load(aggregate) or row
             verb = verbs.Promote(
