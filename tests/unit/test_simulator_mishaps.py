@@ -14,6 +14,7 @@ from xenpool_driver.simulator import (
     database,
     eject,
     errors,
+    faults,
     gc,
     hosts,
     join,
@@ -366,3 +367,41 @@ class TestAStuckJoiner:
         wait(where)
         assert manual_world.state(two) == f'slave:{one.address}'
         assert self.domain(one, two)['power_state'] == 'Running'
+
+
+class TestRestartsDuringAJoin:
+    """Recorded: what becomes of it, whoever's toolstack restarts."""
+
+    @pytest.mark.parametrize('seconds', [0.5, 1.5, 2.0])
+    def test_of_the_coordinators(self, seconds: float) -> None:
+        where = manual_world.make(2)
+        one, two = where.machines
+        where.clock.call_later(seconds, mishaps.restart_toolstack, one)
+        with pytest.raises(errors.ApiError) as caught:
+            join.join(call(two), one.address, 'root', 'xenroot')
+        assert caught.value.details == ['JOINING_HOST_CONNECTION_FAILED']
+        wait(where)
+        assert manual_world.state(two) == 'master'
+        assert len(db_of(one).refs('host')) == 1
+        join.join(call(two), one.address, 'root', 'xenroot')
+        wait(where)
+        assert manual_world.state(two) == f'slave:{one.address}'
+
+    @pytest.mark.parametrize('seconds', [0.5, 1.5, 2.0, 2.5])
+    def test_of_the_joiners(self, seconds: float) -> None:
+        where = manual_world.make(2)
+        one, two = where.machines
+        where.clock.call_later(seconds, mishaps.restart_toolstack, two)
+        with pytest.raises(faults.Drop):
+            join.join(call(two), one.address, 'root', 'xenroot')
+        wait(where)
+        assert manual_world.state(two) == 'master'
+
+    def test_a_joiner_that_reboots_in_its_fuse_has_joined(self) -> None:
+        where = manual_world.make(2)
+        one, two = where.machines
+        join.join(call(two), one.address, 'root', 'xenroot')
+        mishaps.kill(two)
+        mishaps.power_on(two)
+        wait(where)
+        assert db_of(one).get('host', ref(one, two))['enabled']

@@ -8,6 +8,7 @@ as it goes, write the new role, light the fuse, answer.
 
 from __future__ import annotations
 
+import collections.abc
 import logging
 
 from xenpool_driver.simulator import (
@@ -60,14 +61,39 @@ def _join(
     where = joiner.world
     port = where.port(machine.HTTPS)
     master = peer.login(joiner, address, user, password, port)
+    same = _same_master(joiner, master)
     sides = prechecks.Sides(local, served(master), joiner.uuid, joiner.profile)
     prechecks.run(sides, force, lambda: joiner.pause(where.timings.precheck))
-    exchange_certificates(joiner, master, sides)
-    exchange_trusted_certificates(joiner, master, sides)
+    same()
+    try:
+        exchange_certificates(joiner, master, sides)
+        exchange_trusted_certificates(joiner, master, sides)
+    except faults.Drop:
+        same()
+        raise
     joiner.pause(where.timings.before_push)
+    same()
     _push(joiner, master, sides)
     joiner.pause(where.timings.push)
     _take_role(joiner, master, local)
+
+
+def _same_master(
+    joiner: machine.Machine, master: machine.Machine
+) -> collections.abc.Callable[[], None]:
+    """Return what tells whether the coordinator still runs that was asked.
+
+    One that has restarted meanwhile knows nothing of the joiner's login; the
+    join then fails with JOINING_HOST_CONNECTION_FAILED (recorded).
+    """
+    asked, mine = master.process, joiner.process
+
+    def check() -> None:
+        gone = asked is None or asked.ended or master.process is not asked
+        if gone and mine is not None and not mine.ended:
+            raise errors.ApiError('JOINING_HOST_CONNECTION_FAILED')
+
+    return check
 
 
 def served(master: machine.Machine) -> database.Database:
