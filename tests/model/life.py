@@ -573,7 +573,6 @@ def _add_several(
         worker.site.conf,
         worker.site.store,
         lambda: manager.ComputeManager(dict.fromkeys(sites.HOSTS, worker)),
-        worker.site.clock,
     )
     return api.add_hosts(None, row.uuid, hosts, suspend_ha=suspend_ha)
 
