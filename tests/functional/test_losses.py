@@ -192,3 +192,54 @@ def test_management_that_moves_to_the_bond_is_not_told_as_lost(
             and site.db.get('host', pif['host'])['name_label'] == 'xen03'
         ]
         assert moved['device'] == 'bond0'
+
+
+ADDRESSED = (
+    BONDED.replace('hosts: [xen03]\n', '')
+    + """
+  - hosts: [xen03]
+    records:
+      - {class: PIF, device: eth1,
+         set: {IP: 10.20.0.13, netmask: 255.255.255.0,
+               ip_configuration_mode: Static}}
+"""
+)
+"""The free host has an address for storage on a NIC that the pool bonds."""
+
+
+def test_a_bond_that_addresses_forbid_is_told_before_and_found_after(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with cli_lab.described(tmp_path / 'topology.yaml', ADDRESSED) as lab:
+        site = Site(
+            lab, cli_lab.write_config(tmp_path / 'xenpool.conf', lab), capsys
+        )
+        site.run('aggregate', 'adopt', 'web', '--from', 'xen01')
+        judged = json.loads(
+            site.run('aggregate', 'check', 'web', 'xen03', '-f', 'json').out
+        )
+        [told] = [
+            one
+            for one in judged['xen03']['findings']
+            if one['check'] == 'pool-bonds'
+        ]
+        assert told['severity'] == 'warn'
+        assert 'eth1 10.20.0.13' in told['message']
+        site.run('aggregate', 'add', 'host', 'web', 'xen03')
+
+        [found] = [
+            one
+            for one in json.loads(
+                site.run('aggregate', 'audit', 'web', '-f', 'json').out
+            )['web']['findings']
+            if one['check'] == 'bonds'
+        ]
+        assert found['severity'] == 'warn'
+        assert "'xen03' lacks bond0" in found['message']
+        (eth1,) = re.findall(
+            'xe pif-reconfigure-ip uuid=([0-9a-f-]+) mode=none; '
+            'xe-toolstack-restart',
+            found['remedy'],
+        )
+        pif = site.db.get('PIF', site.db.by_uuid('PIF', eth1))
+        assert (pif['device'], pif['IP']) == ('eth1', '10.20.0.13')
