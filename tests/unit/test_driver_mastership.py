@@ -9,7 +9,7 @@ import pathlib
 import pytest
 
 from tests.unit import mocked_pool, spoilers
-from xenpool_driver import driver, exceptions, pool_states
+from xenpool_driver import driver, exceptions, pool_states, store
 
 Spoil = collections.abc.Callable[[mocked_pool.World], object]
 
@@ -207,6 +207,70 @@ def test_a_member_that_does_not_follow_makes_a_failure(
     assert row.state == pool_states.ACTIVE
     # XAPI has moved it all the same, and so must the aggregate.
     assert row.metadata[pool_states.MASTER] == 'xen02'
+
+
+def test_a_dead_member_is_named_before_anything_is_asked_for(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    world['xen03'].record['name_label'] = 'rack 1, third from above'
+    world['xen03'].die()
+    before = mocked_pool.frozen(world, plugin, row)
+
+    with pytest.raises(
+        exceptions.InvalidAggregateActionUpdate,
+        match=r'xen03 \(rack 1, third from above in XAPI\)',
+    ) as caught:
+        plugin.set_aggregate_master(None, row, 'xen02')
+
+    assert caught.value.report is not None
+    [finding] = [
+        each
+        for each in caught.value.report.failures
+        if each.check == 'members-live'
+    ]
+    assert finding.remedy == (
+        'start it, or: xenpool aggregate remove host rack1 xen03 --forget'
+    )
+    assert mocked_pool.frozen(world, plugin, row) == before
+    assert world.changes() == []
+
+
+def test_who_settles_a_change_without_a_master_says_what_it_waits_for(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    row = mocked_pool.formed(world, plugin)
+    details = {
+        'host_uuid': world['xen02'].uuid,
+        'address': world['xen02'].address,
+        'suspend_ha': False,
+    }
+    plugin.site.store.begin(
+        row.uuid,
+        'set-master',
+        'xen02',
+        'a dead worker',
+        60.0,
+        details,
+        lambda *_: store.Changes(),
+    )
+    for host in world.hosts:
+        host.die()
+    world.clock.sleep(61)
+    heard = set()
+
+    plugin.recover_aggregate(
+        None,
+        row,
+        progress=lambda host, phase, _: heard.add((host, phase)),
+    )
+
+    assert ('xen02', 'not to be seen') in heard
+    told = [record.getMessage() for record in caplog.records]
+    [line] = [line for line in told if 'looking again' in line]
+    assert line.startswith('set-master xen02: rack1: no member answers')
 
 
 def test_the_next_change_counts_from_when_the_last_one_was_made(

@@ -19,7 +19,7 @@ from xenpool_driver import (
     store,
 )
 from xenpool_driver.preflight import master as master_rules
-from xenpool_driver.verbs import common, ha, passwords
+from xenpool_driver.verbs import common, ha, passwords, sight
 from xenpool_driver.xapi import client
 from xenpool_driver.xapi import passwords as xapi_passwords
 
@@ -257,7 +257,7 @@ class SetMaster(Mastership):
         logins = passwords.check(self.site, self.row, others)
         report = self.reached(
             lambda: master_rules.check(
-                master.snapshot(*snapshot.MASTER_CLASSES, with_clock=False),
+                self._called(master),
                 self.uuid,
                 suspend_ha=self.suspend_ha,
                 unreachable=common.unreachable(
@@ -275,6 +275,11 @@ class SetMaster(Mastership):
         )
         self.refuse_failures(report)
         passwords.tell(self.name, report.findings)
+
+    def _called(self, master: client.Client) -> snapshot.PoolSnapshot:
+        """Return the pool, with the names that our commands take."""
+        seen = master.snapshot(*snapshot.MASTER_CLASSES, with_clock=False)
+        return seen.called(sight.names(self.row), self.name)
 
     def _emergency(
         self, logins: collections.abc.Mapping[str, xapi_passwords.Login]
