@@ -11,7 +11,7 @@
       - name: production          # pool.name_label
         hosts:                    # the first is the coordinator
           - name: xen01
-            address: 127.0.0.21   # the next free one when left out
+            address: 127.0.0.21   # in 127/8; the next free one when left out
             uuid: 7ba1d1e2-...
             password: other       # a member's own holds until it restarts
             version_profile: xcp-ng-8.2
@@ -38,7 +38,7 @@
         vms:
           - {name: web1, host: xen01, power_state: Running, memory_gib: 2,
              disks: [{sr: nfs1, size_gib: 8}], networks: [internal]}
-        ha: false
+        ha: false                 # true needs an SR that is shared
         users:                    # who may log in beside root
           - {name: auditor, password: secret, roles: [read-only]}
         set: {name_description: all of it, other_config: {k: v}}

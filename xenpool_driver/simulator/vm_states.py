@@ -161,14 +161,19 @@ def _blocked(
     return errors.ApiError('OPERATION_BLOCKED', ref, reason)
 
 
+def _states(vm: database.Record, op: str) -> tuple[str, ...]:
+    """Return the states in which ``op`` can begin on this VM."""
+    if op in ('clone', 'copy') and vm['is_a_snapshot']:
+        return (HALTED, SUSPENDED)
+    if op == 'changing_static_range' and vm['is_control_domain']:
+        return (HALTED, RUNNING)
+    return STATES[op]
+
+
 def _wrong_state(
     db: database.Database, ref: str, vm: database.Record, op: str
 ) -> errors.ApiError | None:
-    expected, state = STATES[op], vm['power_state']
-    if op in ('clone', 'copy') and vm['is_a_snapshot']:
-        expected = (HALTED, SUSPENDED)
-    if op == 'changing_static_range' and vm['is_control_domain']:
-        expected = (HALTED, RUNNING)
+    expected, state = _states(vm, op), vm['power_state']
     if state in expected:
         return None
     return errors.ApiError(
@@ -265,10 +270,13 @@ def _upgrade(
 
 def allowed(db: database.Database, ref: str) -> list[str]:
     """Return what can begin on a VM now, in the order that XAPI writes."""
+    vm = db.get('VM', ref)
     return [
         op
         for op in reversed(STATES)
-        if op not in UNLISTED and refusal(db, ref, op) is None
+        if op not in UNLISTED
+        and vm['power_state'] in _states(vm, op)
+        and refusal(db, ref, op) is None
     ]
 
 
