@@ -146,42 +146,32 @@ class XenAPIPoolDriver(base.PoolDriver):
             return
         next_master = _next_master(row, host, successor)
 
-        def removal(row: store.Aggregate) -> operation.Verb:
-            return self._removal(
-                row,
-                host,
-                next_master,
-                requests.RemoveHost(
-                    successor=successor,
-                    allow_data_loss=allow_data_loss,
-                    forget=forget,
-                    drain=drain,
-                    keep_disabled=keep_disabled,
-                    wait=wait,
-                    suspend_ha=suspend_ha,
-                ),
-            )
-
-        if not next_master:
-            self._perform(removal(row), aggregate, context, progress)
-            return
-        handover = verbs.HandOver(
-            self.site,
-            row,
-            next_master,
+        options = requests.RemoveHost(
+            successor=successor,
+            allow_data_loss=allow_data_loss,
+            forget=forget,
+            drain=drain,
+            keep_disabled=keep_disabled,
+            wait=wait,
             suspend_ha=suspend_ha,
-            removal=removal(row),
         )
-        row = self._hand_over(handover, host, aggregate, context, progress)
+        removal = self._removal(row, host, next_master, options)
+        if next_master:
+            handover = verbs.HandOver(
+                self.site,
+                row,
+                next_master,
+                suspend_ha=suspend_ha,
+                removal=removal,
+            )
+            row = self._hand_over(handover, host, aggregate, context, progress)
+            removal = self._removal(row, host, next_master, options)
         try:
-            self._perform(removal(row), aggregate, context, progress)
+            self._perform(removal, aggregate, context, progress)
         except exceptions.InvalidAggregateAction as error:
-            raise exceptions.AggregateError(
-                row.name,
-                f"remove_from_aggregate {host}",
-                f"'{next_master}' is the master now, as was asked for; then "
-                f"the removal was refused: {error.reason}",
-            ) from error
+            if not next_master:
+                raise
+            raise _half_done(row, host, next_master, error) from error
 
     def _removal(
         self,
@@ -699,6 +689,22 @@ def _empty(aggregate: model.AggregateLike) -> None:
             raise exceptions.AggregateError(
                 aggregate.name, f"delete_host {host}", str(error)
             ) from error
+
+
+def _half_done(
+    row: store.Aggregate,
+    host: str,
+    next_master: str,
+    error: exceptions.InvalidAggregateAction,
+) -> exceptions.AggregateError:
+    """Return what is said of a removal that is refused after a hand-over:
+    something has happened, so it is no refusal."""
+    return exceptions.AggregateError(
+        row.name,
+        f"remove_from_aggregate {host}",
+        f"'{next_master}' is the master now, as was asked for; then the "
+        f"removal was refused: {error.reason}",
+    )
 
 
 def _next_master(

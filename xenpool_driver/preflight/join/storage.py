@@ -297,22 +297,35 @@ def _reach(
             f"on {case.me.name}: ping -c1 {server}",
         )
         return
-    if _interface_towards(case.joiner.pifs_of(case.me), server) is not None:
-        return
+    if _interface_towards(case.joiner.pifs_of(case.me), server) is None:
+        yield _no_address_there(case, sr, used, server)
+
+
+def _no_address_there(
+    case: cases.JoinCase,
+    sr: objects.Storage,
+    used: objects.Pif,
+    server: objects.Address,
+) -> check.Problem:
+    """Return what is said where the joiner needs an address of its own.
+
+    :param used: the interface by which the master reaches the server.
+    """
     network = case.pool.networks.get(used.network) if used.network else None
     label = network.name_label if network else used.device
-    device = next(
-        (p for p in case.joiner.pifs_of(case.me) if p.device == used.device),
-        None,
+    members = rewiring.bond_members(case.pool, case.master, used.device)
+    devices = [pif.device for pif in members] or [used.device]
+    nic = next(
+        (p for p in case.joiner.pifs_of(case.me) if p.device in devices), None
     )
-    yield check.warning(
+    return check.warning(
         f"the pool reaches its shared storage {sr.name} at {server} through "
         f"the network '{label}' ({used.name}); {case.me.name} has no address "
         f"there",
         f"on {case.me.name}: "
         + (
-            rewiring.with_address(device, used)
-            if device
+            rewiring.with_address(nic, used)
+            if nic
             else f"xe pif-scan host-uuid={case.me.uuid}"
         ),
         findings.at_fault(sr, network),
