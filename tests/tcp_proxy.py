@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0; see LICENSE.
 """A TCP proxy whose link goes silent: it takes what is sent, and answers
-nothing until it is told to."""
+nothing until it is told to. It can also keep one request back."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ class Proxy:
         self._speaks.set()
         self._ended = threading.Event()
         self._trigger = b''
+        self._lock = threading.Lock()
+        self._keeps_next = False
+        self._kept = threading.Event()
+        self._delivers = threading.Event()
+        self._answered = threading.Event()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(('127.0.0.1', 0))
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
@@ -63,6 +68,30 @@ class Proxy:
         self._trigger = b''
         self._speaks.set()
 
+    def keep_next(self) -> None:
+        """Keep back what a client sends next, and all on its connection.
+
+        The other connections go on.
+        """
+        self._keeps_next = True
+
+    def await_kept(self, seconds: float) -> bool:
+        """Wait until something is kept back; say whether it is."""
+        return self._kept.wait(seconds)
+
+    def deliver(self, seconds: float) -> bool:
+        """Let what was kept back arrive; say whether it was answered."""
+        self._delivers.set()
+        return self._answered.wait(seconds)
+
+    def _keeps(self) -> bool:
+        """Say whether the connection that has something is the one."""
+        with self._lock:
+            keeps, self._keeps_next = self._keeps_next, False
+        if keeps:
+            self._kept.set()
+        return keeps
+
     def _start(self, work: typing.Any, *arguments: typing.Any) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)
         self._threads.append(thread)
@@ -82,16 +111,30 @@ class Proxy:
             contextlib.suppress(OSError),
             socket.create_connection(self._target) as server,
         ):
+            late = False
             while not self._ended.is_set():
                 ready, _, _ = select.select([client, server], [], [], STEP)
-                if client in ready and not self._forward(client, server):
-                    return
-                if (
-                    server in ready
-                    and self._speaks.wait(STEP)
-                    and not self._forward(server, client)
-                ):
-                    return
+                if client in ready:
+                    late = late or self._keeps()
+                    if late and not self._delivers.wait(STEP):
+                        continue
+                    if not self._forward(client, server):
+                        if not late:
+                            return
+                        self._await_answer(server)
+                        return
+                if server in ready and self._speaks.wait(STEP):
+                    if late:
+                        self._answered.set()
+                    if not self._forward(server, client):
+                        return
+
+    def _await_answer(self, server: socket.socket) -> None:
+        """Hear what the server says to a request whose client is gone."""
+        while not self._ended.is_set():
+            if select.select([server], [], [], STEP)[0]:
+                self._answered.set()
+                return
 
     def _forward(self, source: socket.socket, sink: socket.socket) -> bool:
         data = source.recv(SIZE)

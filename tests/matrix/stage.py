@@ -136,6 +136,7 @@ class Stage:
     :param scenario: what stands on it.
     :param kept: what all stages share.
     :param options: of the driver, beside the usual ones.
+    :param database: the URL of an empty store; None: a file of its own.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Stage:
         scenario: scenarios.Scenario,
         kept: Kept,
         options: collections.abc.Mapping[str, typing.Any] | None = None,
+        database: str | None = None,
     ) -> None:
         self.scenario = scenario
         self._options = options or {}
@@ -163,6 +165,7 @@ class Stage:
         )
         self.conf_file = self.directory / 'xenpool.conf'
         self.journal_file = self.directory / 'journal.db'
+        self._database = database or f'sqlite:///{self.journal_file}'
 
     def __enter__(self) -> Stage:
         self.simulation.start()
@@ -209,7 +212,7 @@ class Stage:
             '[xenpool]',
             *(f'{key} = {value}' for key, value in options.items()),
             '[database]',
-            f'connection = sqlite:///{self.journal_file}',
+            f'connection = {self._database}',
         ]
         for host in self.simulation.hosts:
             lines += [
