@@ -69,7 +69,7 @@ class Proxy:
         self._speaks.set()
 
     def keep_next(self) -> None:
-        """Keep back what a client sends next, and all on its connection.
+        """Keep back the request that a client sends next.
 
         The other connections go on.
         """
@@ -88,8 +88,6 @@ class Proxy:
         """Say whether the connection that has something is the one."""
         with self._lock:
             keeps, self._keeps_next = self._keeps_next, False
-        if keeps:
-            self._kept.set()
         return keeps
 
     def _start(self, work: typing.Any, *arguments: typing.Any) -> None:
@@ -111,26 +109,31 @@ class Proxy:
             contextlib.suppress(OSError),
             socket.create_connection(self._target) as server,
         ):
-            late = False
             while not self._ended.is_set():
                 ready, _, _ = select.select([client, server], [], [], STEP)
                 if client in ready:
-                    late = late or self._keeps()
-                    if late and not self._delivers.wait(STEP):
-                        continue
+                    if self._keeps():
+                        self._deliver_late(client.recv(SIZE), server)
+                        return
                     if not self._forward(client, server):
-                        if not late:
-                            return
-                        self._await_answer(server)
                         return
-                if server in ready and self._speaks.wait(STEP):
-                    if late:
-                        self._answered.set()
-                    if not self._forward(server, client):
-                        return
+                if (
+                    server in ready
+                    and self._speaks.wait(STEP)
+                    and not self._forward(server, client)
+                ):
+                    return
 
-    def _await_answer(self, server: socket.socket) -> None:
-        """Hear what the server says to a request whose client is gone."""
+    def _deliver_late(self, data: bytes, server: socket.socket) -> None:
+        """Send what was kept back when it is time; hear the answer.
+
+        By then the client is gone.
+        """
+        self._kept.set()
+        while not self._delivers.wait(STEP):
+            if self._ended.is_set():
+                return
+        server.sendall(data)
         while not self._ended.is_set():
             if select.select([server], [], [], STEP)[0]:
                 self._answered.set()
