@@ -88,6 +88,22 @@ def listed(names: collections.abc.Iterable[str], limit: int = 8) -> str:
     return f"{', '.join(found[:limit])} and {len(found) - limit} more"
 
 
+def forgetting(
+    aggregate: str, host: objects.Host, master: objects.Host | None
+) -> str:
+    """Return the command that destroys the record of a dead member.
+
+    :param aggregate: the name of its aggregate; '' where it has none, and so
+        no command of ours.
+    :param master: the master of its pool.
+    """
+    if aggregate and host.alias:
+        words = ('aggregate', 'remove', 'host', aggregate, host.alias)
+        return shlex.join(('xenpool', *words, '--forget', '--yes'))
+    where = f"on {master.typed}: " if master else ''
+    return f"{where}xe host-forget uuid={host.uuid}"
+
+
 def sized(count: int) -> str:
     """Return a size in bytes as people write it."""
     size = float(max(count, 0))

@@ -293,6 +293,39 @@ def answer(found: Identified) -> str:
     return seen.reason or seen.code or 'does not answer'
 
 
+def said(found: Identified) -> str:
+    """Return who answers, as the rest of a sentence about the host."""
+    return _SAID[found.who](found)
+
+
+_Words = collections.abc.Callable[[Identified], str]
+
+_SAID: collections.abc.Mapping[Who, _Words] = {
+    Who.MEMBER: lambda found: 'answers, so it is not dead',
+    Who.LEFT: lambda found: 'serves a pool of its own already',
+    Who.LOST: lambda found: 'is not known to the pool any more',
+    Who.ANEW: lambda found: (
+        f"was installed anew: the host that answers there is {found.uuid}"
+    ),
+    Who.COPY: lambda found: (
+        'is not what answers at its address: that is a copy of it'
+    ),
+    Who.RIVAL: lambda found: (
+        'is the master of a second copy of this pool'
+        + (f", with {', '.join(found.others)}" if found.others else '')
+    ),
+    Who.STRANGER: lambda found: f"{answer(found)}, which is another pool",
+    Who.ALONE: lambda found: 'serves a pool of its own already',
+    Who.STARTING: lambda found: (
+        f"answers {found.seen.code}: its toolstack is starting, or looks for "
+        f"its master"
+    ),
+    Who.LOCKED: lambda found: f"does not let us in: {answer(found)}",
+    Who.NOBODY: lambda found: f"does not answer ({answer(found)})",
+}
+"""What is said of each."""
+
+
 def by_who(
     found: collections.abc.Mapping[str, Identified], *whos: Who
 ) -> list[str]:

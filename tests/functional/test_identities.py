@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections.abc
 import pathlib
+import time
 import typing
 
 import pytest
@@ -270,3 +271,75 @@ def test_two_hosts_by_hand(sit: Sit) -> None:
     assert {one['check'] for one in after} == {'identity'}
     assert forgotten.status == 0, forgotten
     assert web.shown()['hosts'] == ['xen02']
+
+
+def test_a_forgotten_host_that_returns(sit: Sit) -> None:
+    """It names our master, which does not know it: no other pool's member."""
+    web = sit(THREE)
+    web.done('aggregate', 'adopt', 'web', '--from', 'xen01')
+    web.kill('xen03')
+    web.pass_time(900)
+    web.done(
+        *('aggregate', 'remove', 'host', 'web', 'xen03', '--forget', '--yes')
+    )
+    mishaps.power_on(web.machine('xen03'))
+    web.lab.clock.advance(100)
+    web.lab.world.wait_for(lambda: web.machine('xen03').process is not None)
+
+    deadline = time.monotonic() + 20
+    while True:  # its toolstack dies and starts again and again
+        judged = web.findings('aggregate', 'check', 'web', 'xen03')
+        if 'membership' in {one['check'] for one in judged}:
+            break
+        assert time.monotonic() < deadline, judged
+    [told] = judged
+
+    assert told['severity'] == 'fail'
+    assert 'takes itself for a member of this very pool' in told['message']
+    assert 'another pool' not in told['message']
+    assert told['remedy'].startswith('install anew xen03')
+
+
+TWO_POOLS = """
+pools:
+  - name: web
+    hosts:
+      - name: xen01
+        set: {host: {name_label: dom-a}}
+      - name: xen02
+        set: {host: {name_label: dom-b}}
+  - name: db
+    hosts: [xen03, xen04]
+"""
+
+
+def test_names_that_commands_take(sit: Sit) -> None:
+    """XAPI's names and ours differ: both are shown, ours are typed."""
+    web = sit(TWO_POOLS)
+    web.done('aggregate', 'adopt', 'web', '--from', 'xen01')
+    web.done('aggregate', 'adopt', 'db', '--from', 'xen03')
+
+    [foreign] = [
+        one
+        for one in web.findings('aggregate', 'check', 'web', 'xen04')
+        if one['severity'] == 'fail'
+    ]
+    with driver_lab.session(web.lab, web.lab.hosts[0]) as api:
+        api.host.disable(api.host.get_by_uuid(web.machine('xen02').uuid))
+    [idle] = web.audit()
+    status = web('aggregate', 'audit', 'web').status
+    web.kill('xen02')
+    moved = web('aggregate', 'set', 'master', 'web', 'xen02')
+    removed = web('aggregate', 'remove', 'host', 'web', 'xen02', '--yes')
+
+    assert "of the aggregate 'db'" in foreign['message']
+    assert 'xenpool aggregate remove host db xen04' in foreign['remedy']
+    assert "'xen02 (dom-b in XAPI)' is disabled" in idle['message']
+    assert (idle['severity'], status) == ('warn', 0)
+    for result in (moved, removed):
+        assert result.status == 3
+        assert 'xen02 (dom-b in XAPI)' in result.err
+        assert (
+            'xenpool aggregate remove host web xen02 --forget --yes'
+            in result.err
+        )

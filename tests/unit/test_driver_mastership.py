@@ -230,7 +230,8 @@ def test_a_dead_member_is_named_before_anything_is_asked_for(
         if each.check == 'members-live'
     ]
     assert finding.remedy == (
-        'start it, or: xenpool aggregate remove host rack1 xen03 --forget'
+        'switch on xen03, or, if it is gone for good: '
+        'xenpool aggregate remove host rack1 xen03 --forget --yes'
     )
     assert mocked_pool.frozen(world, plugin, row) == before
     assert world.changes() == []

@@ -460,3 +460,174 @@ def test_a_bond_that_a_member_did_not_make() -> None:
     assert finding.remedy.endswith('xe-toolstack-restart')
     joining = audit(raw, aggregate, views, joining=[record['uuid']])
     assert bad(joining) == []
+
+
+WHO = identity.Who
+
+TOLD = {
+    WHO.NOBODY: (FAIL, 'does not answer', 'switch on'),
+    WHO.ANEW: (FAIL, 'was installed anew', '--forget --yes'),
+    WHO.LEFT: (FAIL, 'serves a pool of its own', '--forget --yes'),
+    WHO.LOST: (FAIL, 'has no record of it', 'audit prod --fix'),
+    WHO.COPY: (FAIL, 'is a copy', 'switch off the copy'),
+    WHO.RIVAL: (FAIL, 'second copy of this pool', 'emergency-reset-master'),
+    WHO.STRANGER: (FAIL, 'which is another pool', 'correct connection_url'),
+    WHO.STARTING: (WARN, 'answers HOST_STILL_BOOTING', 'wait a minute'),
+    WHO.LOCKED: (FAIL, 'does not let us in', 'connection_password'),
+}
+"""Who answers at a member's address -> how bad, what is said, the remedy."""
+
+
+@pytest.mark.parametrize('who', TOLD)
+def test_who_is_no_member_is_told(who: identity.Who) -> None:
+    raw, aggregate, views = world()
+    pool = raw_pools.parse(raw, clock_offset=0.0)
+    seen = answers(pool, aggregate, views)
+    _, record = host(raw, master=False)
+    name = f"compute-{record['name_label']}"
+    code = 'HOST_STILL_BOOTING' if who is WHO.STARTING else ''
+    seen[name] = identity.Identified(
+        who=who,
+        seen=identity.Sighting(code=code, reason='keeps silent'),
+        record=pool.host_by_uuid(record['uuid']),
+    )
+
+    found = reconcile.audit(reconcile.Declared.of(aggregate), pool, seen)
+
+    [finding] = [one for one in found if one.check == 'identity']
+    severity, message, remedy = TOLD[who]
+    assert finding.severity is severity
+    assert name in finding.message
+    assert message in finding.message
+    assert remedy in finding.remedy
+    # Nothing else is said of it: it is neither dead nor disabled.
+    for check in ('live', 'member-views', 'members'):
+        assert [f.severity for f in found if f.check == check] == [
+            model.Severity.PASS
+        ]
+
+
+def test_every_kind_that_is_no_member_is_told() -> None:
+    assert {*WHO} - {*TOLD} == {WHO.MEMBER, WHO.ALONE}
+
+
+def test_operations_that_have_not_ended() -> None:
+    raw, aggregate, views = world()
+    running = reconcile.Pending(
+        uuid='op-1',
+        story='join of xen09',
+        phase='restart',
+        orphaned=False,
+        owner='worker-1',
+    )
+    dead = dataclasses.replace(running, uuid='op-2', orphaned=True)
+
+    found = audit(raw, aggregate, views, pending=[running, dead])
+
+    goes_on, lies = [f for f in found if f.check == 'operations']
+    assert goes_on.severity is UNKNOWN
+    assert 'join of xen09 is in progress' in goes_on.message
+    assert goes_on.remedy == 'xenpool operation show op-1'
+    assert lies.severity is FAIL
+    assert 'lies unfinished' in lies.message
+    assert lies.remedy == 'xenpool aggregate recover prod'
+
+
+def test_certificates_of_a_host_that_has_just_left() -> None:
+    raw, aggregate, views = world()
+    next(iter(raw['Certificate'].values()))['host'] = 'OpaqueRef:gone'
+    assert bad(audit(raw, aggregate, views)) == [('residue', WARN)]
+    assert bad(audit(raw, aggregate, views, left_lately=True)) == []
+
+
+def test_a_foreign_aggregate_is_named() -> None:
+    raw, aggregate, views = world()
+    only(raw, 'pool')['other_config'][model.OWNER_KEY] = 'somebody'
+    [finding] = [
+        f
+        for f in audit(raw, aggregate, views, owner='rack2')
+        if f.check == 'owner'
+    ]
+    assert "'rack2' (somebody)" in finding.message
+
+
+def waiting(master: str) -> identity.Identified:
+    seen = identity.Sighting(master='127.0.0.1', named=master)
+    return identity.Identified(who=WHO.MEMBER, seen=seen)
+
+
+def other(who: identity.Who, **seen: typing.Any) -> identity.Identified:
+    return identity.Identified(who=who, seen=identity.Sighting(**seen))
+
+
+MASTERLESS = {
+    'dead, two of three wait': (
+        {'a': other(WHO.NOBODY), 'b': waiting('a'), 'c': waiting('a')},
+        'switch on a, or, if it is gone for good: '
+        'xenpool aggregate recover prod --promote b',
+    ),
+    'dead, one of two waits': (
+        {'a': other(WHO.NOBODY), 'b': waiting('a')},
+        'switch on a, or, if it is gone for good: make sure that a is '
+        'switched off, then: xenpool aggregate recover prod --promote b '
+        '--the-master-is-off',
+    ),
+    'installed anew, two of three wait': (
+        {'a': other(WHO.ANEW), 'b': waiting('a'), 'c': waiting('a')},
+        'xenpool aggregate recover prod --promote b',
+    ),
+    'installed anew, one of two waits': (
+        {'a': other(WHO.ANEW), 'b': waiting('a')},
+        'switch off a, then: xenpool aggregate recover prod --promote b '
+        '--the-master-is-off',
+    ),
+    'a wrong password': (
+        {
+            'a': other(WHO.LOCKED, code='SESSION_AUTHENTICATION_FAILED'),
+            'b': waiting('a'),
+            'c': waiting('a'),
+        },
+        'correct connection_username and connection_password in section [a]',
+    ),
+    'the master starts': (
+        {'a': other(WHO.STARTING), 'b': waiting('a'), 'c': waiting('a')},
+        'wait a minute, then: xenpool aggregate audit prod',
+    ),
+    'all dead': (
+        {'a': other(WHO.NOBODY), 'b': other(WHO.NOBODY)},
+        'switch on a, or, if the pool is gone for good: '
+        'xenpool aggregate release prod',
+    ),
+    'all installed anew': (
+        {'a': other(WHO.ANEW), 'b': other(WHO.ANEW)},
+        'xenpool aggregate release prod',
+    ),
+}
+"""What members answer -> the way out."""
+
+
+@pytest.mark.parametrize('case', MASTERLESS)
+def test_the_way_out_without_a_master(case: str) -> None:
+    seen, remedy = MASTERLESS[case]
+    declared = reconcile.Declared(
+        uuid=UUID,
+        name='prod',
+        hosts=tuple(seen),
+        uuids={name: f"uuid-{name}" for name in seen},
+        master='a',
+    )
+
+    [finding] = reconcile.audit_masterless(declared, seen, 'nobody')
+
+    assert finding.severity is FAIL
+    assert finding.remedy == remedy
+    assert all(f"{name}: " in finding.message for name in seen)
+
+
+def test_an_aggregate_in_error_without_hosts() -> None:
+    declared = reconcile.Declared(
+        uuid=UUID, name='prod', hosts=(), uuids={}, state='error', failed=3
+    )
+    [finding] = reconcile.audit_masterless(declared, {}, 'nobody')
+    assert '3 failed requests in a row' in finding.message
+    assert finding.remedy == 'xenpool aggregate release prod'

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import collections.abc
-
 from xenpool_driver import findings, identity
 from xenpool_driver.identity import Who
 from xenpool_driver.preflight import check as checks
@@ -29,7 +27,7 @@ def problem(case: EjectCase, found: identity.Identified) -> checks.Problem:
 
 def said(case: EjectCase, found: identity.Identified) -> str:
     """Return who answers at the address of the host."""
-    return f"'{case.host.name}' {_SAID[found.who](found)}"
+    return f"'{case.host.name}' {identity.said(found)}"
 
 
 def way_out(case: EjectCase, found: identity.Identified) -> str:
@@ -56,33 +54,3 @@ def way_out(case: EjectCase, found: identity.Identified) -> str:
             f"[{host}]"
         )
     return forget
-
-
-_Words = collections.abc.Callable[[identity.Identified], str]
-
-_SAID: collections.abc.Mapping[Who, _Words] = {
-    Who.MEMBER: lambda found: 'answers, so it is not dead',
-    Who.LEFT: lambda found: 'serves a pool of its own already',
-    Who.LOST: lambda found: 'is not known to the pool any more',
-    Who.ANEW: lambda found: (
-        f"was installed anew: the host that answers there is {found.uuid}"
-    ),
-    Who.COPY: lambda found: (
-        'is not what answers at its address: that is a copy of it'
-    ),
-    Who.RIVAL: lambda found: (
-        'is the master of a second copy of this pool'
-        + (f", with {', '.join(found.others)}" if found.others else '')
-    ),
-    Who.STRANGER: lambda found: (
-        f"{identity.answer(found)}, which is another pool"
-    ),
-    Who.ALONE: lambda found: 'serves a pool of its own already',
-    Who.STARTING: lambda found: (
-        f"answers {found.seen.code}: its toolstack is starting, or looks for "
-        f"its master"
-    ),
-    Who.LOCKED: lambda found: f"does not let us in: {identity.answer(found)}",
-    Who.NOBODY: lambda found: f"does not answer ({identity.answer(found)})",
-}
-"""What is said of each."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import re
-import shlex
 
 from xenpool_driver import findings, model, objects, snapshot
 from xenpool_driver.preflight import check as checks
@@ -208,20 +207,16 @@ def members_live(case: MasterCase) -> checks.Problems:
                 f"the member {host.name} at {host.address} is dead or "
                 f"unreachable ({reason or 'no heartbeat'}); the change needs "
                 f"every member",
-                f"start it, or: {_forgetting(case, host)}",
+                f"switch on {host.typed}, or, if it is gone for good: "
+                + findings.forgetting(
+                    case.pool.aggregate, host, case.pool.coordinator
+                ),
                 objects=findings.at_fault(host),
             )
         elif alive is None:
             yield checks.undecided(
                 f"whether the member {host.name} is alive shows in no record"
             )
-
-
-def _forgetting(case: MasterCase, host: objects.Host) -> str:
-    """Return the command that forgets a dead member."""
-    words = ('xenpool', 'aggregate', 'remove', 'host')
-    where = (case.pool.aggregate or case.pool.name, host.typed, '--forget')
-    return shlex.join((*words, *where))
 
 
 def _version(host: objects.Host) -> tuple[tuple[int, ...], ...]:

@@ -87,15 +87,16 @@ def masterless(
     :param answers: who answers at the address of each member.
     :param reason: why no master was found, in words.
     """
-    return (
-        *told(declared, pending),
-        *error_told(declared),
-        fail(
-            'master-reachable',
-            _what_is_seen(declared, answers) or reason,
-            _way_out(declared, answers),
-        ),
-    )
+    found = [*told(declared, pending), *error_told(declared)]
+    if declared.hosts:
+        found.append(
+            fail(
+                'master-reachable',
+                _what_is_seen(declared, answers) or reason,
+                _way_out(declared, answers),
+            )
+        )
+    return tuple(found)
 
 
 def _what_is_seen(
@@ -116,14 +117,8 @@ def _what_is_seen(
             what = f"is the master of another pool, with {others}"
         else:
             what = identity.answer(found)
-        told.append(f"'{host}' {_verbal(what)}")
+        told.append(f"{host}: {what}")
     return f"no master of the pool answers: {'; '.join(told)}"
-
-
-def _verbal(what: str) -> str:
-    """Return an answer as the rest of a sentence."""
-    known = ('is ', 'was ', 'does ', 'serves ')
-    return what if what.startswith(known) else f"says: {what}"
 
 
 def _way_out(

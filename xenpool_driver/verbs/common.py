@@ -172,27 +172,6 @@ RECENT = 10.0
 joins of one request, each would otherwise ask each member again."""
 
 
-def unreachable(
-    site: operation.Site,
-    row: store.Aggregate,
-    master: client.Client,
-    max_age: float = RECENT,
-) -> dict[str, str]:
-    """Return ``{XenServer uuid: why}`` of the members that do not answer.
-
-    :param master: is not asked: it has just answered.
-    :param max_age: seconds that an earlier answer may be old.
-    """
-    known = members(row)
-    known.pop(master.name, None)
-    views = member_views(site, sorted(known), max_age)
-    return {
-        known[host]: 'it does not answer'
-        for host, view in views.items()
-        if view is None
-    }
-
-
 class PoolVerb(operation.Verb):
     """A verb that works through the pool's master.
 

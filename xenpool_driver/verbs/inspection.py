@@ -217,8 +217,6 @@ def _masterless(
     reason: str,
 ) -> model.Report:
     """Say what ails an aggregate whose pool has no master that answers."""
-    if not row.hosts and not pending:
-        return model.Report(row.name)
     findings = reconcile.audit_masterless(
         reconcile.Declared.of(row),
         sight.members(site, row, None, ''),

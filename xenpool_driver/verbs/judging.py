@@ -77,11 +77,11 @@ def read_target(
     :param master: the pool's master.
     :raises XapiError: it cannot be read.
     """
-    records = master.snapshot()
+    records = master.snapshot().called(sight.names(row), row.name)
     return Target(
-        records=records.called(sight.names(row), row.name),
+        records=records,
         joining=tuple(joining(site, row)),
-        unreachable=common.unreachable(site, row, master),
+        unreachable=sight.absent(site, row, records, master.name),
     )
 
 

@@ -255,18 +255,17 @@ class SetMaster(Mastership):
             return
         others = [host for host in self.voters() if host != master.name]
         logins = passwords.check(self.site, self.row, others)
-        report = self.reached(
-            lambda: master_rules.check(
-                self._called(master),
-                self.uuid,
-                suspend_ha=self.suspend_ha,
-                unreachable=common.unreachable(
-                    self.site, self.row, master, max_age=0.0
-                ),
-                emergency=self._emergency(logins),
-                designated_at=self._last_designated(),
-                now=self.site.clock.time(),
-            )
+        seen = self.reached(lambda: self._called(master))
+        report = master_rules.check(
+            seen,
+            self.uuid,
+            suspend_ha=self.suspend_ha,
+            unreachable=sight.absent(
+                self.site, self.row, seen, master.name, max_age=0.0
+            ),
+            emergency=self._emergency(logins),
+            designated_at=self._last_designated(),
+            now=self.site.clock.time(),
         )
         # The new master must let us in: it will be the one to be asked.
         told = passwords.findings(self.row, logins, {self.host})

@@ -87,6 +87,42 @@ def _seen(
         return identity.Sighting(code='NOT_CONFIGURED', reason=str(error))
 
 
+def absent(
+    site: operation.Site,
+    row: store.Aggregate,
+    pool: snapshot.PoolSnapshot,
+    master: str,
+    max_age: float = common.RECENT,
+) -> dict[str, str]:
+    """Return ``{XenServer uuid: why}`` of the members that do not answer, or
+    at whose address somebody else does.
+
+    :param pool: pool, hosts and their metrics, from the master.
+    :param master: the compute host name of the master; it is not asked, as
+        it has just answered.
+    :param max_age: seconds that an earlier answer may be old.
+    """
+    members = common.members(row)
+    hosts = sorted(host for host in members if host != master)
+    views = common.member_views(site, hosts, max_age)
+    reasons = {
+        members[host]: 'it does not answer'
+        for host, view in views.items()
+        if view is None
+    }
+    leader = pool.coordinator.address if pool.coordinator else ''
+    odd = [
+        host
+        for host, view in views.items()
+        if view is not None and not identity.same_address(view, leader)
+    ]
+    found = at_once(lambda host: one(site, row, pool, host), odd)
+    for host, who in zip(odd, found, strict=True):
+        if who.who is not identity.Who.MEMBER:
+            reasons[members[host]] = f"it {identity.said(who)}"
+    return reasons
+
+
 def at_once(
     look: collections.abc.Callable[[str], identity.Identified],
     hosts: collections.abc.Sequence[str],

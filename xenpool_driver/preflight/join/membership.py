@@ -142,14 +142,7 @@ def old_record(case: cases.JoinCase) -> check.Problems:
     old = case.old_record
     if old is None:
         return
-    if case.pool.aggregate and old.alias:
-        remedy = (
-            f"xenpool aggregate remove host "
-            f"{shlex.quote(case.pool.aggregate)} {shlex.quote(old.alias)} "
-            f"--forget --yes"
-        )
-    else:
-        remedy = f"on {case.master.typed}: xe host-forget uuid={old.uuid}"
+    remedy = findings.forgetting(case.pool.aggregate, old, case.master)
     yield check.Problem(
         f"{case.me.name} was installed anew: the pool {case.pool.name} still "
         f"has the record {old.uuid} of the old installation at {old.address}",
@@ -408,14 +401,7 @@ def members(case: cases.JoinCase) -> check.Problems:
 def _dead(
     case: cases.JoinCase, host: objects.Host, reason: str
 ) -> check.Problem:
-    if case.pool.aggregate and host.alias:
-        forget = (
-            f"xenpool aggregate remove host "
-            f"{shlex.quote(case.pool.aggregate)} {shlex.quote(host.alias)} "
-            f"--forget --yes"
-        )
-    else:
-        forget = f"on {case.master.typed}: xe host-forget uuid={host.uuid}"
+    forget = findings.forgetting(case.pool.aggregate, host, case.master)
     return check.Problem(
         f"the member {host.name} at {host.address} is dead or unreachable "
         f"({reason}); the join would hang for minutes",
