@@ -13,8 +13,7 @@ import collections.abc
 import types
 import typing
 
-import stevedore.driver
-import stevedore.exception
+import stevedore.named
 from oslo_config import cfg
 
 from xenpool_driver import exceptions, foreign_errors, model, requests
@@ -334,27 +333,33 @@ def load_driver(
 
 
 def _plugin(conf: cfg.ConfigOpts, virtapi: typing.Any) -> PoolDriver:
-    """Load the plug-in and make the driver."""
+    """Load the plug-in and make the driver.
+
+    ``NamedExtensionManager`` has the same parameters in all releases of
+    stevedore that services bring; ``DriverManager`` has not.
+    """
     name = conf.xenpool.compute_driver
-    manager: stevedore.driver.DriverManager[PoolDriver]
-    try:
-        manager = stevedore.driver.DriverManager(
-            NAMESPACE,
-            name,
-            invoke_on_load=True,
-            invoke_kwds={'virtapi': virtapi, 'conf': conf},
-            on_missing_entrypoints_callback=None,
-        )
-    except exceptions.XenpoolError:
-        raise
-    except stevedore.exception.NoMatches:
+
+    def missing(_names: collections.abc.Iterable[str]) -> None:
         raise exceptions.ConfigurationError(
             f"[xenpool] compute_driver = {name}: no such plug-in in the "
             f"namespace {NAMESPACE}"
-        ) from None
-    except Exception as error:  # whatever a stranger's plug-in raises
+        )
+
+    def failed(_manager: object, _point: object, error: BaseException) -> None:
+        if isinstance(error, exceptions.XenpoolError):
+            raise error
         raise exceptions.ConfigurationError(
             f"[xenpool] compute_driver = {name}: the plug-in cannot be "
             f"loaded: {type(error).__name__}: {error}"
         ) from error
-    return typing.cast(PoolDriver, manager.driver)
+
+    manager: typing.Any = stevedore.named.NamedExtensionManager(
+        NAMESPACE,
+        [name],
+        invoke_on_load=True,
+        invoke_kwds={'virtapi': virtapi, 'conf': conf},
+        on_load_failure_callback=failed,
+        on_missing_entrypoints_callback=missing,
+    )
+    return typing.cast(PoolDriver, manager[name].obj)

@@ -15,7 +15,7 @@ import typing
 import pytest
 
 import xenpool_driver
-from xenpool_driver import base, conf, exceptions
+from xenpool_driver import base, conf, driver, exceptions
 
 TOP = pathlib.Path(__file__).parents[2]
 
@@ -90,7 +90,7 @@ def test_a_driver_that_breaks_is_named(
     def broken(*args: typing.Any, **kwargs: typing.Any) -> None:
         raise ImportError('no abacus here')
 
-    monkeypatch.setattr(base.stevedore.driver, 'DriverManager', broken)
+    monkeypatch.setattr(driver.XenAPIPoolDriver, '__init__', broken)
     with pytest.raises(exceptions.ConfigurationError) as caught:
         base.load_driver(conf.load([]))
     assert 'xenapi' in str(caught.value)

@@ -78,7 +78,15 @@ class Command(_Base):
     """A command whose result is its exit status."""
 
 
-class _Display(_Base, display.DisplayCommandBase[typing.Any]):
+# Before release 4.13, which wants a stevedore newer than many services bring,
+# cliff's class takes no parameter.
+if typing.TYPE_CHECKING:
+    _CliffDisplay = display.DisplayCommandBase[typing.Any]
+else:
+    _CliffDisplay = display.DisplayCommandBase
+
+
+class _Display(_Base, _CliffDisplay):
     """A command that prints objects in the form that the user wants."""
 
     def _load_formatter_plugins(self) -> typing.Any:
