@@ -97,7 +97,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         restore_settings: bool = False,
         progress: model.Progress | None = None,
     ) -> None:
-        row = self._ready(aggregate, joins=host)
+        row = self._ready(aggregate, joins=host, progress=progress)
         if row is None:
             return
         options = requests.AddHost(
@@ -141,7 +141,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         suspend_ha: bool = False,
         progress: model.Progress | None = None,
     ) -> None:
-        row = self._ready(aggregate, leaves=host)
+        row = self._ready(aggregate, leaves=host, progress=progress)
         if row is None:
             return
         next_master = _next_master(row, host, successor)
@@ -287,7 +287,7 @@ class XenAPIPoolDriver(base.PoolDriver):
         suspend_ha: bool = False,
         progress: model.Progress | None = None,
     ) -> None:
-        row = self._ready(aggregate)
+        row = self._ready(aggregate, progress=progress)
         if row is not None:
             verb = verbs.SetMaster(self.site, row, host, suspend_ha=suspend_ha)
             self._perform(verb, aggregate, context, progress)
@@ -529,15 +529,21 @@ class XenAPIPoolDriver(base.PoolDriver):
         aggregate: model.AggregateLike,
         joins: str = '',
         leaves: str = '',
+        progress: model.Progress | None = None,
     ) -> store.Aggregate | None:
         """Return our own row, with what lay expired settled; None if it is
-        no pool. The parameters are those of :meth:`_load`."""
+        no pool.
+
+        :param joins: as for :meth:`_load`.
+        :param leaves: as for :meth:`_load`.
+        :param progress: hears of what is settled.
+        """
         row = self._load(aggregate, joins, leaves)
         if row is None:
             return None
         expired = self.site.store.expired_operations(row.uuid)
         for interrupted in expired:
-            self._settle(row, interrupted)
+            self._settle(row, interrupted, progress)
         return self._load(aggregate) if expired else row
 
     def _perform(
