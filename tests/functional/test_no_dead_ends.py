@@ -84,6 +84,18 @@ def split(web: desk.Desk, hosts: list[str]) -> None:
     web.lab.world.heal()
 
 
+def split_from_the_master(web: desk.Desk, hosts: list[str]) -> None:
+    """The master was cut off, and another one promoted by the others."""
+    web.lab.world.isolate(web.machine(hosts[0]))
+    with web.local(hosts[1]) as api:
+        api.pool.emergency_transition_to_master()
+    web.pass_time(60)
+    with driver_lab.session(web.lab, web.host(hosts[1])) as api:
+        api.pool.recover_slaves()
+    web.pass_time(60)
+    web.lab.world.heal()
+
+
 def half_joined(web: desk.Desk, hosts: list[str]) -> None:
     """The joining host lost its power before it had restarted."""
     joiner = web.machine('free1')
@@ -159,6 +171,7 @@ POOLS = {
     'all dead': PoolState(all_dead, choice=True),
     'all reinstalled': PoolState(all_reinstalled),
     'split with two masters': PoolState(split, (2, 3)),
+    'split, most with a new master': PoolState(split_from_the_master, (3,)),
     # A join, a set master and their leavings need an aggregate that is active.
     'half joined': PoolState(half_joined, choice=True, changing=False),
     'half promoted': PoolState(half_promoted, (2, 3), choice=True),
@@ -366,7 +379,6 @@ HOST = '([a-z0-9]+)'
 ACTIONS: dict[str, typing.Callable[..., None]] = {
     f"switch on {HOST}": Walker.switch_on,
     f"switch off {HOST}": Walker.switch_off,
-    f"make sure that {HOST} is switched off": Walker.switch_off,
     rf"install anew {HOST} \(its disks are wiped\)": Walker.install_anew,
     'wait a minute': Walker.wait,
     'xenpool (.*)': Walker.type,

@@ -115,7 +115,7 @@ def test_a_pool_of_two_is_saved_as_the_audit_says(site: Site) -> None:
 
     assert lost['check'] == found['check'] == 'master-reachable'
     [typed] = re.findall(r'xenpool (.*)$', found['remedy'])
-    assert 'is switched off' in found['remedy']
+    assert 'switch off xen01, then: ' in found['remedy']
     told = site.findings(*shlex.split(typed), status=0)
     assert 'web1' in told[0]['message']  # it may still run on xen01
     assert site.shown()['master'] == 'xen02'

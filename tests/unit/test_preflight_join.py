@@ -623,6 +623,58 @@ def test_duplicates_are_found() -> None:
     assert [f.check for f in report.failures] == ['duplicate-address']
 
 
+def test_a_copied_installation_is_no_member() -> None:
+    """The host uuid of the master, or of a member, at another address."""
+    joiner, pool = raw_pools.pair()
+    host(joiner)[1]['uuid'] = host(pool)[1]['uuid']
+    only(joiner, 'pool')['uuid'] = only(pool, 'pool')['uuid']
+    report = judge(joiner, pool, host_uuid=host(joiner)[1]['uuid'])
+    assert report.first_refusal == (
+        'OPERATION_NOT_ALLOWED',
+        'Host cannot become slave of itself',
+    )
+    assert any('copied installation' in f.message for f in report.failures)
+    joiner, pool = raw_pools.pair()
+    add_member(pool, 'twin', uuid=host(joiner)[1]['uuid'])
+    [finding] = of(judge(joiner, pool), 'duplicate-uuid')
+    assert 'copied installation' in finding.message
+    assert finding.remedy.startswith('install anew ')
+
+
+def test_an_equal_pool_uuid_is_no_membership() -> None:
+    joiner, pool = raw_pools.pair()
+    only(joiner, 'pool')['uuid'] = only(pool, 'pool')['uuid']
+    report = judge(joiner, pool, host_uuid=host(joiner)[1]['uuid'])
+    assert report.failures == ()
+    assert severities(report, 'same-pool-uuid') == {'warn'}
+    add_member(joiner, 'other')
+    report = judge(joiner, pool, host_uuid=host(joiner)[1]['uuid'])
+    assert report.first_refusal == (
+        'JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS',
+    )
+    assert any(
+        'another copy of this pool' in f.message for f in report.failures
+    )
+
+
+def test_an_older_installation_of_the_joiner() -> None:
+    """One finding, though name and address are those of a dead member."""
+    joiner, pool = raw_pools.pair()
+    me = host(joiner)[1]
+    add_member(
+        pool,
+        'old',
+        live=False,
+        address=me['address'],
+        hostname=me['hostname'],
+        name_label=me['name_label'],
+    )
+    report = judge(joiner, pool)
+    assert [f.check for f in report.failures] == ['old-record']
+    assert severities(report, 'duplicate-name') == {'pass'}
+    assert 'xe host-forget uuid=' in report.failures[0].remedy
+
+
 def test_clocks_are_compared() -> None:
     joiner, pool = map(raw_pools.parse, raw_pools.pair())
     assert severities(join.check(joiner, pool), 'clocks') == {'unknown'}

@@ -568,9 +568,8 @@ MASTERLESS = {
     ),
     'dead, one of two waits': (
         {'a': other(WHO.NOBODY), 'b': waiting('a')},
-        'switch on a, or, if it is gone for good: make sure that a is '
-        'switched off, then: xenpool aggregate recover prod --promote b '
-        '--the-master-is-off',
+        'switch on a, or, if it is gone for good: switch off a, then: '
+        'xenpool aggregate recover prod --promote b --the-master-is-off',
     ),
     'installed anew, two of three wait': (
         {'a': other(WHO.ANEW), 'b': waiting('a'), 'c': waiting('a')},

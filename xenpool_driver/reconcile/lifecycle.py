@@ -175,10 +175,7 @@ def _promotion(
     first = ''
     if len(waiting) * 2 <= len(answers):
         command += ' --the-master-is-off'
-        if found is not None and found.who is not Who.NOBODY:
-            first = f"switch off {dead}, then: "
-        else:
-            first = f"make sure that {dead} is switched off, then: "
+        first = f"switch off {dead}, then: "
     if found is None or found.who is Who.NOBODY:
         return (
             f"switch on {dead}, or, if it is gone for good: {first}{command}"

@@ -7,6 +7,7 @@ import collections.abc
 import concurrent.futures
 import dataclasses
 import logging
+import shlex
 import typing
 
 from oslo_log import log
@@ -91,7 +92,13 @@ def find_master(
             if pool.uuid == pool_uuid:
                 return identified(found, pool)
             LOG.log(level, '%s serves another pool than %s', master, row.name)
-    found = site.connections.find_coordinator(known, pool_uuid)
+    try:
+        found = site.connections.find_coordinator(known, pool_uuid)
+    except exceptions.XapiUnavailable as error:
+        command = shlex.join(('xenpool', 'aggregate', 'audit', row.name))
+        raise exceptions.XapiUnavailable(
+            f"{error}; the way out is told by: {command}"
+        ) from error
     return identified(found, found.pool())
 
 

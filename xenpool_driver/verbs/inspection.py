@@ -94,6 +94,11 @@ def audit(
     try:
         door = _pool_of(site, row)
         pool = door.snapshot(*snapshot.AUDIT_CLASSES)
+        answers = sight.members(site, row, pool, door.name)
+        if rival := sight.followed_more(row, pool, answers):
+            door = site.connections.client(rival)
+            pool = door.snapshot(*snapshot.AUDIT_CLASSES)
+            answers = sight.members(site, row, pool, door.name)
     except exceptions.XapiError as error:
         return _masterless(site, row, pending, str(error))
     fixed = []
@@ -108,7 +113,8 @@ def audit(
         declared = reconcile.Declared.of(row)
         needed = reconcile.find_fixes(declared, pool, placed)
         fixed += _fix(site, row, needed)
-    answers = sight.members(site, row, pool, door.name)
+        if needed:
+            answers = sight.members(site, row, pool, door.name)
     findings = reconcile.audit(
         reconcile.Declared.of(row),
         pool.called(sight.names(row, placed), row.name),

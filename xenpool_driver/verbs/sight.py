@@ -87,6 +87,26 @@ def _seen(
         return identity.Sighting(code='NOT_CONFIGURED', reason=str(error))
 
 
+def followed_more(
+    row: store.Aggregate,
+    pool: snapshot.PoolSnapshot,
+    answers: collections.abc.Mapping[str, identity.Identified],
+) -> str:
+    """Return the second master of the pool that more members follow, or ''.
+
+    Of two masters with one uuid the one is the pool's that most members name.
+
+    :param pool: pool and hosts, from the master that was found first.
+    :param answers: who answers at the address of each member.
+    """
+    named = [one.seen.named for one in answers.values()]
+    leader = pool.coordinator.uuid if pool.coordinator else ''
+    found = names(row).get(leader, '')
+    rivals = identity.by_who(answers, identity.Who.RIVAL)
+    best = max(rivals, key=named.count, default='')
+    return best if best and named.count(best) > named.count(found) else ''
+
+
 def absent(
     site: operation.Site,
     row: store.Aggregate,
