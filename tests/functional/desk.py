@@ -10,7 +10,9 @@ from __future__ import annotations
 import collections.abc
 import contextlib
 import dataclasses
+import itertools
 import json
+import os
 import pathlib
 import ssl
 import time
@@ -27,6 +29,19 @@ from xenpool_driver.simulator import machine, mishaps
 
 SCALE = 60.0
 """Simulated seconds per real second."""
+
+
+_runs = itertools.count()
+
+
+def address() -> str:
+    """Return a loopback address that no other test uses now.
+
+    Processes have blocks of their own: these tests come one after the other,
+    many of them.
+    """
+    second, third = divmod(os.getpid() % 10000, 250)
+    return f"127.{190 + second}.{third}.{1 + next(_runs) % 8 * 30}"
 
 
 def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +186,14 @@ def seated(
     """Yield a desk in front of the hosts that a topology describes."""
     hasten(monkeypatch)
     path = directory / 'topology.yaml'
-    with cli_lab.described(path, topology, SCALE) as lab:
+    path.write_text(topology)
+    with simulator.Simulation(
+        topology_file=path,
+        address=address(),
+        port=cli_lab.PORT,
+        http_port=None,
+        time_scale=SCALE,
+    ) as lab:
         conf = cli_lab.write_config(
             directory / 'xenpool.conf', lab, sections=sections
         )
