@@ -40,8 +40,8 @@ last host
     A login, pool and hosts, the login for changes (2), two changes, and a
     look: 8.
 audit
-    A login, the 7 classes that the findings are about, the clock, each
-    member's view, and a login to each: 14 with three hosts.
+    A login, the 7 classes that the findings are about, the control domains,
+    the clock, each member's view, and a login to each: 15 with three hosts.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def main() -> None:
         count('join again', 25, lambda desk: add(desk, two))
         with lab.desk(conf) as desk:
             add(desk, three)
-        count('audit', 14, lambda d: d.api.audit(None, uuid))
+        count('audit', 15, lambda d: d.api.audit(None, uuid))
         count('set master', 22, lambda d: d.api.set_master(None, uuid, two))
         count('remove', 16, lambda desk: remove(desk, three))
         count('remove', 16, lambda desk: remove(desk, one))

@@ -326,6 +326,19 @@ _SAID: collections.abc.Mapping[Who, _Words] = {
 """What is said of each."""
 
 
+def words(seen: Sighting) -> str:
+    """Return what a host answered, as the rest of a sentence about it."""
+    if seen.master:
+        return f"names {seen.master} as its master"
+    if seen.master == '':
+        return 'answers as a master'
+    if seen.untrusted:
+        return f"does not let us in: {seen.reason}"
+    if seen.code:
+        return f"answers {seen.code}"
+    return 'does not answer' + (f" ({seen.reason})" if seen.reason else '')
+
+
 def by_who(
     found: collections.abc.Mapping[str, Identified], *whos: Who
 ) -> list[str]:

@@ -336,6 +336,14 @@ class Verb(abc.ABC):
         """
         return self.patience
 
+    def last_seen(self, seen: reconcile.Observation) -> str:
+        """Return what hosts show and answer when the goal was not seen; ''
+        where the observation says it all.
+
+        :param seen: what was observed last.
+        """
+        return ''
+
     def remark(self, settlement: reconcile.Settlement) -> str:
         """Return what else is to be said of a failure: who is at fault, and
         the next command; '' for nothing.
@@ -603,15 +611,17 @@ def _carry_out(
         failure = error
     seen, doubt = _watch(verb, journal, hurry=failure is not None)
     settlement = reconcile.settle(verb.kind, seen)
+    last = verb.last_seen(seen) if settlement.outcome != 'succeeded' else ''
     if failure is not None and settlement.outcome != 'succeeded':
         half = settlement.reason if settlement.outcome == 'failed' else ''
         settlement = dataclasses.replace(
             settlement,
             outcome=_outcome_of(verb, failure, settlement),
-            reason='; '.join(filter(None, (str(failure), half))),
+            reason='; '.join(filter(None, (str(failure), half, last))),
         )
-    elif settlement.outcome != 'succeeded' and (doubt or unanswered):
-        known = '; '.join(filter(None, (unanswered, doubt)))
+    elif settlement.outcome != 'succeeded' and (
+        known := '; '.join(filter(None, (unanswered, doubt, last)))
+    ):
         settlement = dataclasses.replace(
             settlement, reason=f"{settlement.reason} ({known})"
         )

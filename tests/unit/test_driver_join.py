@@ -293,8 +293,12 @@ def test_a_member_that_is_never_enabled_stays_one_and_can_be_healed(
     found = hosts.side_effect
     hosts.side_effect = lambda which: world['xen01'].raw['host']
 
-    with pytest.raises(exceptions.AggregateError, match='not live, enabled'):
+    with pytest.raises(exceptions.AggregateError) as caught:
         plugin.add_to_aggregate(None, row, 'xen02')
+    told = str(caught.value)
+    assert 'not live, enabled' in told
+    assert 'missing: enabled; xen02 names' in told
+    assert f"see: xenpool aggregate audit {row.name}" in told
 
     assert row.hosts == ['xen01', 'xen02']
     assert row.metadata['xen02'] == world['xen02'].uuid

@@ -317,6 +317,7 @@ SETTLED = {
     ('adopt', SEEN.UNKNOWN): ('failed', None),
     ('join', SEEN.JOINED): ('succeeded', True),
     ('join', SEEN.JOINING): ('failed', True),
+    ('join', SEEN.STUCK): ('failed', True),
     ('join', SEEN.NOT_JOINED): ('undone', False),
     ('join', SEEN.UNCLAIMED): ('failed', False),
     ('join', SEEN.UNKNOWN): ('failed', True),

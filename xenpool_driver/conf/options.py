@@ -38,6 +38,16 @@ XENPOOL_OPTS: list[cfg.Opt] = [
         'pool. When they are over, the request has failed.',
     ),
     cfg.FloatOpt(
+        'stuck_join_timeout',
+        default=60.0,
+        min=0,
+        help='Seconds for which a host that joins must have answered '
+        'HOST_STILL_BOOTING without a break, while the master has its '
+        'control domain halted and on no host. Then it will never be ready: '
+        'the request fails, and says the way out. With join_timeout or more '
+        'it fails only when that is over.',
+    ),
+    cfg.FloatOpt(
         'eject_timeout',
         default=300.0,
         min=1,

@@ -27,6 +27,12 @@ def problem(case: EjectCase, found: identity.Identified) -> checks.Problem:
 
 def said(case: EjectCase, found: identity.Identified) -> str:
     """Return who answers at the address of the host."""
+    if case.is_stuck and (vm := case.blocking):
+        return (
+            f"'{case.host.name}' {identity.words(found.seen)}, and will never "
+            f"be ready: the record of its control domain ({vm.uuid}) is "
+            f"halted and on no host"
+        )
     return f"'{case.host.name}' {identity.said(found)}"
 
 
@@ -37,10 +43,8 @@ def way_out(case: EjectCase, found: identity.Identified) -> str:
     master = case.pool.coordinator
     if found.who is Who.NOBODY:
         return f"switch on {host}, or, if it is gone for good: {forget}"
-    if found.who is Who.STARTING:
-        return (
-            f"wait a minute; if it stays so, switch off {host}, then: {forget}"
-        )
+    if found.who is Who.STARTING or case.is_stuck:
+        return case.switched_off
     if found.who is Who.RIVAL and master is not None:
         return (
             f"on {host}: xe pool-emergency-reset-master "

@@ -9,7 +9,7 @@ only this host was connected to keeps its records, and nothing collects them
 
 from __future__ import annotations
 
-from xenpool_driver import findings, identity, model, snapshot
+from xenpool_driver import domains, findings, identity, model, snapshot
 from xenpool_driver.identity import Who
 from xenpool_driver.preflight import answers, eject, leaving
 from xenpool_driver.preflight import check as checks
@@ -42,14 +42,10 @@ def identities(case: EjectCase) -> checks.Problems:
 
 def _instead(case: EjectCase, found: identity.Identified) -> str:
     """Return what to do with a host that is there."""
-    host = case.host.typed
+    if found.who is Who.STARTING or case.is_stuck:
+        return case.switched_off
     if found.who is Who.MEMBER:
         return f"remove it without --forget: {case.removing()}"
-    if found.who is Who.STARTING:
-        forget = case.removing('--forget', '--yes')
-        return (
-            f"wait a minute; if it stays so, switch off {host}, then: {forget}"
-        )
     return answers.way_out(case, found)
 
 
@@ -74,6 +70,19 @@ def no_residents(case: EjectCase) -> checks.Problems:
             f"uuid={case.host.uuid}",
             ('HOST_HAS_RESIDENT_VMS', case.host.ref),
             findings.at_fault(*case.guests),
+        )
+
+
+def domain_left(case: EjectCase) -> checks.Problems:
+    """A control domain's record that ``host.destroy`` does not delete."""
+    vm = case.blocking
+    if vm is not None:
+        yield checks.warning(
+            f"the record {vm.uuid} of the control domain of {case.host.name} "
+            f"stays; with it the host would never be ready after another "
+            f"join",
+            f"when {case.host.typed} is forgotten: {domains.destroying(vm)}",
+            findings.at_fault(vm),
         )
 
 
@@ -117,6 +126,12 @@ CHECKS: tuple[Check, ...] = (
         'resident-vms',
         'no virtual machine is recorded there',
         no_residents,
+        ('pool.VM',),
+    ),
+    Check(
+        'left-over-domain',
+        'no control domain is left without a host',
+        domain_left,
         ('pool.VM',),
     ),
     Check(

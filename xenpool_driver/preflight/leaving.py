@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import shlex
 
-from xenpool_driver import identity, objects, snapshot
+from xenpool_driver import domains, identity, objects, snapshot
 from xenpool_driver.preflight import evacuation
 
 _NO_DATA = frozenset({'udev', 'iso'})
@@ -44,8 +44,11 @@ class EjectCase:
 
     @property
     def answers(self) -> bool:
-        """Whether the member answers, or nobody asked it."""
-        return self.found is None or self.found.who is identity.Who.MEMBER
+        """Whether the member answers and does what it is told, or nobody
+        asked it."""
+        if self.found is None:
+            return True
+        return self.found.who is identity.Who.MEMBER and not self.is_stuck
 
     def removing(self, *options: str) -> str:
         """Return the command that removes the host.
@@ -62,6 +65,35 @@ class EjectCase:
         if self.pool.pool is None:
             raise LookupError('a check does not declare what it needs')
         return self.pool.pool
+
+    @property
+    def blocking(self) -> objects.Vm | None:
+        """The record that keeps the member from ever being ready, if any."""
+        vms = tuple(self.pool.vms.values())
+        return domains.blocking(self.host, vms, self.pool.hosts)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the member is there and will never be ready.
+
+        Its toolstack restarts every minute or two, and names its master
+        until then.
+        """
+        there = (identity.Who.MEMBER, identity.Who.STARTING)
+        who = self.found.who if self.found else None
+        return who in there and self.blocking is not None
+
+    @property
+    def switched_off(self) -> str:
+        """What to do with a member that starts and starts: one that is stuck
+        is not waited for."""
+        host, vm = self.host.typed, self.blocking
+        forget = self.removing('--forget', '--yes')
+        if vm is None:
+            wait = f"wait a minute; if it stays so, switch off {host}"
+            return f"{wait}, then: {forget}"
+        then = f"then: {domains.destroying(vm)}"
+        return f"switch off {host}, then: {forget}; {then}"
 
     @functools.cached_property
     def leaving_srs(self) -> tuple[objects.Storage, ...]:

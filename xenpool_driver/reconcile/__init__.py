@@ -66,6 +66,9 @@ class Observation(enum.StrEnum):
     """Live and enabled on the master, storage plugged, own view right."""
     JOINING = 'joining'
     """The master knows the host, which is not ready yet."""
+    STUCK = 'stuck'
+    """The host answers HOST_STILL_BOOTING, and the master has its control
+    domain halted and on no host: it will never be ready."""
     NOT_JOINED = 'not joined'
     """The master does not know the host, which is a pool of its own."""
     UNCLAIMED = 'a member that is not known'
@@ -155,6 +158,13 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
         True,
         'the host is in the pool, but was not live, enabled and with its '
         'storage plugged in time',
+    ),
+    ('join', Observation.STUCK): Settlement(
+        'failed',
+        True,
+        'the host is in the pool, but is stuck: its control domain is halted '
+        'and on no host, as happens when the toolstack of the master '
+        'restarts during a join; it will never be ready',
     ),
     ('join', Observation.NOT_JOINED): Settlement(
         'undone', False, 'the host is not in the pool'

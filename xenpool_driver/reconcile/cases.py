@@ -33,7 +33,10 @@ class Pending:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AuditCase:
-    """What an audit looks at; see ``reconcile.audit``."""
+    """What an audit looks at; see ``reconcile.audit``.
+
+    :ivar domains_unread: why the control domains could not be read, or ''.
+    """
 
     declared: declarations.Declared
     records: snapshot.PoolSnapshot
@@ -45,6 +48,8 @@ class AuditCase:
     pending: tuple[Pending, ...] = ()
     left_lately: bool = False
     owner: str = ''
+    domains: tuple[objects.Vm, ...] = ()
+    domains_unread: str = ''
 
     @property
     def pool(self) -> objects.Pool:

@@ -13,6 +13,7 @@ from xenpool_driver.reconcile import (
     lifecycle,
     members,
     storage,
+    stuck,
     wiring,
 )
 from xenpool_driver.reconcile import declared as declarations
@@ -303,6 +304,12 @@ CHECKS: tuple[tuple[str, str, _AUDIT, tuple[str, ...]], ...] = (
         ('SR', 'PBD'),
     ),
     (
+        'left-over-domain',
+        'no control domain of a former host is left',
+        stuck.left_over,
+        (),
+    ),
+    (
         'bonds',
         "all members have the master's bonds",
         wiring.bonds,
@@ -339,6 +346,8 @@ def audit(
     pending: collections.abc.Iterable[cases.Pending] = (),
     left_lately: bool = False,
     owner: str = '',
+    domains: collections.abc.Iterable[objects.Vm] = (),
+    domains_unread: str = '',
 ) -> tuple[model.Finding, ...]:
     """Return where the aggregate and its pool disagree, and what ails it.
 
@@ -357,6 +366,8 @@ def audit(
         it is known.
     :param left_lately: whether a host has left the pool within the last
         minute.
+    :param domains: the pool's control domains.
+    :param domains_unread: why they could not be read, or ''.
     """
     case = cases.AuditCase(
         declared=declared,
@@ -369,6 +380,8 @@ def audit(
         pending=tuple(pending),
         left_lately=left_lately,
         owner=owner,
+        domains=tuple(domains),
+        domains_unread=domains_unread,
     )
     return tuple(
         finding

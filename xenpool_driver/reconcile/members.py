@@ -7,7 +7,7 @@ import collections.abc
 
 from xenpool_driver import findings, identity, model, objects
 from xenpool_driver.identity import Who
-from xenpool_driver.reconcile import cases
+from xenpool_driver.reconcile import cases, stuck
 from xenpool_driver.reconcile.cases import fail, unknown, warn
 
 Found = cases.Found
@@ -23,6 +23,11 @@ def identities(case: cases.AuditCase, check: str) -> Found:
 def _told(case: cases.AuditCase, check: str, host: str) -> Found:
     """Say who answers at the address of a host, unless it is the member."""
     found = case.answers.get(host)
+    vm = stuck.blocking(case, host)
+    if found and vm is not None and found.who in stuck.IDLE:
+        forget = forgetting(case, host)
+        yield stuck.tell(case, check, host, found, vm, forget)
+        return
     tell = _TELLS.get(found.who) if found else None
     if found and tell:
         yield tell(case, check, host, found)
@@ -306,6 +311,8 @@ def live(case: cases.AuditCase, check: str) -> Found:
     for label, host in case.names:
         if host.uuid in case.joining or case.tells(label):
             continue
+        if stuck.blocking(case, label) is not None:
+            continue  # which its identity tells of
         alive = case.records.is_live(host)
         declared = case.declared.host_of(host.uuid) is not None
         at_fault = findings.at_fault(host)

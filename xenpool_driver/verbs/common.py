@@ -14,6 +14,7 @@ from oslo_log import log
 
 from xenpool_driver import (
     exceptions,
+    identity,
     model,
     objects,
     operation,
@@ -114,6 +115,15 @@ def identified(door: client.Client, pool: objects.Pool) -> Master:
 def storage_plugged(seen: snapshot.PoolSnapshot, ref: str) -> bool:
     """Say whether a member sees the shared storage that its master sees.
 
+    :param seen: the pool with its SRs and PBDs.
+    :param ref: the member's reference.
+    """
+    return seen.pool is not None and not unplugged(seen, ref)
+
+
+def unplugged(seen: snapshot.PoolSnapshot, ref: str) -> list[str]:
+    """Return the names of the shared storage that a member lacks.
+
     A starting member makes a PBD for each shared SR that the master has one
     for, unless the pool's ``sync_create_pbds`` says ``nosync``
     (``create_storage.ml``), and plugs them all.
@@ -123,13 +133,18 @@ def storage_plugged(seen: snapshot.PoolSnapshot, ref: str) -> bool:
     """
     pool = seen.pool
     if pool is None:
-        return False
+        return []
     shared = {
         ref for ref, sr in seen.srs.items() if sr.shared and not sr.is_tools_sr
     }
     pbds = [pbd for pbd in seen.pbds.values() if pbd.sr in shared]
     if pool.other_config.get('sync_create_pbds') == 'nosync':
-        return all(pbd.currently_attached for pbd in pbds if pbd.host == ref)
+        lacking = {
+            pbd.sr
+            for pbd in pbds
+            if pbd.host == ref and not pbd.currently_attached
+        }
+        return sorted(seen.srs[sr].name for sr in lacking if sr)
 
     def attached(host: str | None) -> set[str | None]:
         return {
@@ -138,7 +153,8 @@ def storage_plugged(seen: snapshot.PoolSnapshot, ref: str) -> bool:
             if pbd.host == host and pbd.currently_attached
         }
 
-    return attached(pool.master) <= attached(ref)
+    lacking = attached(pool.master) - attached(ref)
+    return sorted(seen.srs[sr].name for sr in lacking if sr)
 
 
 def member_views(
@@ -168,6 +184,20 @@ def member_views(
         with concurrent.futures.ThreadPoolExecutor(len(unknown)) as pool:
             views.update(zip(unknown, pool.map(ask, unknown), strict=True))
     return views
+
+
+def answered(site: operation.Site, host: str) -> str:
+    """Return what a host answers now, as a sentence.
+
+    Nobody is waited for longer than ``probe_timeout``.
+
+    :param host: the compute host name.
+    """
+    try:
+        seen = site.connections.sight(host, read_own=False)
+    except exceptions.ConfigurationError as error:
+        return str(error)
+    return f"{host} {identity.words(seen)}"
 
 
 IN_FLIGHT = 30.0

@@ -25,6 +25,7 @@ from xenpool_driver.verbs import (
     ha,
     inspection,
     judging,
+    lookout,
     passwords,
     stamps,
 )
@@ -33,6 +34,10 @@ from xenpool_driver.xapi import client
 LOG = log.getLogger(__name__)
 
 Observation = reconcile.Observation
+
+
+LATE = frozenset({Observation.JOINING, Observation.STUCK, Observation.UNKNOWN})
+"""What a join shows that has not come to its end."""
 
 
 class SetUp(common.PoolVerb):
@@ -289,7 +294,9 @@ class Join(common.PoolVerb):
     action = 'add_to_aggregate'
     refused = exceptions.InvalidAggregateActionAdd
     goal = Observation.JOINED
-    verdicts = frozenset({Observation.NOT_JOINED, Observation.UNCLAIMED})
+    verdicts = frozenset(
+        {Observation.NOT_JOINED, Observation.UNCLAIMED, Observation.STUCK}
+    )
     patience = 15.0  # the call succeeds ten seconds before the host restarts
 
     def __init__(
@@ -307,6 +314,7 @@ class Join(common.PoolVerb):
         self.restore_settings = restore_settings
         self.uuid = ''
         self._ref: str | None = None
+        self._lookout = lookout.Lookout(site, host)
         self._is_member = False
         self._before: inventory.Inventory | None = None
         self._after: snapshot.PoolSnapshot | None = None
@@ -396,7 +404,8 @@ class Join(common.PoolVerb):
                 return self._observe_outside()
         patience = self.site.conf.xenpool.poll_interval
         if master.door.is_disabled(self._ref, patience):
-            return Observation.JOINING
+            stuck = self._lookout.is_stuck(master, self._ref)
+            return Observation.STUCK if stuck else Observation.JOINING
         self._after = master.door.excerpt(
             {master.ref: master.uuid, self._ref: self.uuid},
             srs=self._before.srs if self._before else (),
@@ -422,6 +431,28 @@ class Join(common.PoolVerb):
         if client.pending(joiner, 'pool.join', 'pool.join_force'):
             return Observation.JOINING
         return Observation.NOT_JOINED
+
+    def patience_with(self, seen: reconcile.Observation) -> float:
+        if seen == Observation.STUCK:
+            return float(self.site.conf.xenpool.stuck_join_timeout)
+        return self.patience
+
+    def last_seen(self, seen: reconcile.Observation) -> str:
+        if self._ref is None or seen not in LATE:
+            return ''
+        try:
+            return self._lookout.told(self.master(), self._ref)
+        except exceptions.XapiError:  # it is told of already
+            return common.answered(self.site, self.host)
+
+    def remark(self, settlement: reconcile.Settlement) -> str:
+        if self._lookout.blocking is not None:
+            way = lookout.way_out(self.name, self.host, self._lookout.blocking)
+            return f"the way out: {way}"
+        if settlement.member and self._ref is not None:
+            command = common.typed('aggregate', 'audit', self.name)
+            return f"see: {command}"
+        return ''
 
     @property
     def timeout(self) -> float:

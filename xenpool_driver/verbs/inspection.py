@@ -11,6 +11,7 @@ from xenpool_driver import (
     exceptions,
     identity,
     model,
+    objects,
     operation,
     pool_states,
     reconcile,
@@ -115,6 +116,7 @@ def audit(
         fixed += _fix(site, row, needed)
         if needed:
             answers = sight.members(site, row, pool, door.name)
+    domains, domains_unread = _control_domains(door)
     findings = reconcile.audit(
         reconcile.Declared.of(row),
         pool.called(sight.names(row, placed), row.name),
@@ -125,9 +127,21 @@ def audit(
         pending=pending,
         left_lately=_left_lately(site, row),
         owner=_owner_name(site, pool),
+        domains=domains,
+        domains_unread=domains_unread,
     )
     logins = _logins(site, row, answers, door.name)
     return model.Report(row.name, (*fixed, *findings, *logins))
+
+
+def _control_domains(
+    door: client.Client,
+) -> tuple[collections.abc.Sequence[objects.Vm], str]:
+    """Return a pool's control domains, and why they could not be read."""
+    try:
+        return door.control_domains(), ''
+    except exceptions.XapiError as error:
+        return (), str(error)
 
 
 def _logins(

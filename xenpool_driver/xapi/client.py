@@ -16,7 +16,7 @@ import logging
 import typing
 
 from xenpool_driver import clock as clocks
-from xenpool_driver import conf, exceptions, objects, redaction
+from xenpool_driver import conf, domains, exceptions, objects, redaction
 from xenpool_driver import snapshot as snapshots
 from xenpool_driver.xapi import changing, fields, session, tasks
 from xenpool_driver.xapi import records as parsers
@@ -339,6 +339,28 @@ class Client(_Door):
         for cls, terms in wanted.items():
             raw[cls] = self._table(cls, terms) if terms else {}
         return self._parsed(parsers.snapshot, raw)
+
+    def control_domains(self) -> list[objects.Vm]:
+        """Return the pool's control domains, and no other VM.
+
+        :raises XapiError: they cannot be read.
+        """
+        found = self._table('VM', _equal('is_control_domain', ['true']))
+        return [
+            self._parsed(parsers.vm, ref, raw) for ref, raw in found.items()
+        ]
+
+    def blocking_domain(self, ref: str) -> objects.Vm | None:
+        """Return the record that keeps a member from ever being ready.
+
+        :param ref: the member's reference.
+        :returns: its control domain, where that is halted and on no host.
+        :raises XapiError: it cannot be read.
+        """
+        host = self.record(ref)
+        if host is None:
+            return None
+        return domains.blocking(host, self.control_domains(), {ref})
 
     def has_pending(self, *methods: str) -> bool:
         """Say whether one of these calls is under way on the master.

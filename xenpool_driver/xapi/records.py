@@ -382,6 +382,14 @@ def host_metrics(ref: str, record: RawRecord) -> objects.HostMetrics:
     return _metrics(fields.Struct('host_metrics', ref, record))
 
 
+def vm(ref: str, record: RawRecord) -> objects.Vm:
+    """Return a VM record.
+
+    :raises MalformedRecords: a field makes no sense.
+    """
+    return _vm(fields.Struct('VM', ref, record))
+
+
 def snapshot(
     raw: RawTables,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import collections.abc
 
-from xenpool_driver import findings, objects
+from xenpool_driver import domains, findings, objects
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
 
@@ -98,9 +98,35 @@ def passthrough(case: cases.JoinCase) -> check.Problems:
         )
 
 
+def left_over_domain(case: cases.JoinCase) -> check.Problems:
+    """The record of the joiner's control domain from an earlier join.
+
+    XAPI lets the join pass, and the joiner is never ready (recorded).
+    """
+    found = _left_over(case)
+    if found is not None:
+        yield check.Problem(
+            f"the pool {case.pool.name} has the record {found.uuid} of the "
+            f"control domain of {case.me.name}, left by an earlier join; "
+            f"with it {case.me.name} would answer {domains.BOOTING} for ever",
+            f"on {case.master.typed}: {domains.destroying(found)}",
+            objects=findings.at_fault(found),
+        )
+
+
+def _left_over(case: cases.JoinCase) -> objects.Vm | None:
+    own = case.joiner.vms.get(case.me.control_domain or '')
+    theirs = case.pool.vms.values()
+    for vm in domains.left_over(theirs, case.pool.hosts.values()):
+        if own is not None and vm.uuid == own.uuid:
+            return vm
+    return None
+
+
 def duplicates(case: cases.JoinCase) -> check.Problems:
     """A VM or SR with the uuid of one in the pool cannot be taken over."""
-    theirs = {vm.uuid: vm for vm in case.pool.vms.values()}
+    left = _left_over(case)  # which is another matter
+    theirs = {vm.uuid: vm for vm in case.pool.vms.values() if vm is not left}
     found = [
         vm
         for vm in case.joiner.vms.values()

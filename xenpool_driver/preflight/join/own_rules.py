@@ -199,6 +199,12 @@ CHECKS: tuple[cases.Check, ...] = (
         (*_ME, 'joiner.SR', 'pool.SR'),
     ),
     cases.Check(
+        'left-over-domain',
+        "the pool has no record of the joiner's control domain",
+        machines.left_over_domain,
+        (*_BOTH, 'joiner.VM', 'pool.VM'),
+    ),
+    cases.Check(
         'duplicate-vms',
         "the joiner's virtual machines are its own",
         machines.duplicates,
