@@ -14,6 +14,7 @@ import xenpool_driver
 from tests import permits
 from tests.unit import scripted_host
 from xenpool_driver import exceptions
+from xenpool_driver.simulator import datamodel
 from xenpool_driver.xapi import session
 
 LOGIN = 'session.login_with_password'
@@ -235,4 +236,21 @@ def test_reads_are_reads() -> None:
         if not method.split('.')[1].startswith(
             ('compute_', 'get_', 'is_', 'local_assert_', 'from')
         )
+    }
+
+
+def test_what_has_an_async_form_uses_it() -> None:
+    model = datamodel.load()
+    found: set[tuple[str, bool]] = set()
+    tree = ast.parse((ROOM / 'xapi/changes.py').read_text())
+    for node in ast.walk(tree):
+        text = str(getattr(node, 'value', ''))
+        cls, _, verb = text.removeprefix('Async.').partition('.')
+        known = model.classes.get(cls)
+        message = known and known.messages.get(verb)
+        if message and not verb.startswith('get_'):
+            found.add((text, message.async_))
+    assert len(found) > 15
+    assert {text for text, has_async in found if has_async} == {
+        text for text, _ in found if text.startswith('Async.')
     }

@@ -477,6 +477,7 @@ def test_waiting_tells_progress_and_ends_with_the_task(
     heard: list[float] = []
     status = client.wait(task, clock, 60, 2, heard.append)
     assert status.state is tasks.TaskState.SUCCESS
+    xapi.xenapi.task.destroy.assert_called_once_with(task.ref)
     assert heard == [0.0, 0.25, 1.0]
     assert clock.slept == [2, 2]
 
@@ -488,6 +489,7 @@ def test_waiting_ends_when_time_is_over(
     with pytest.raises(exceptions.XapiOutcomeUnknown, match='after 5 s'):
         client.wait(task, clock, 5, 2)
     assert clock.slept == [2, 2, 1]
+    xapi.xenapi.task.destroy.assert_not_called()
 
 
 @pytest.mark.parametrize(
@@ -518,6 +520,7 @@ def test_waiting_raises_what_the_task_failed_with(
     xapi.xenapi.task.get_record.return_value = record
     with pytest.raises(kind):
         client.wait(task, clock, 60, 1)
+    xapi.xenapi.task.destroy.assert_called_once_with(task.ref)
 
 
 def test_tasks_are_destroyed_if_that_can_be(
