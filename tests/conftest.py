@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import collections.abc
 import os
 import pathlib
 
 import hypothesis
 import pytest
+
+from tests import typed
 
 pytest_plugins = ('tests.services',)
 
@@ -53,3 +56,30 @@ def records_dir() -> pathlib.Path:
     if not name:
         pytest.skip('XENPOOL_RECORDS_DIR names no directory of records')
     return pathlib.Path(name)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _remedies() -> collections.abc.Iterator[list[str]]:
+    """Yield what is wrong with the commands that were told so far."""
+    found: list[str] = []
+    seen: set[tuple[str, bool]] = set()
+
+    def told(text: str, is_remedy: bool) -> None:
+        if (text, is_remedy) not in seen:
+            seen.add((text, is_remedy))
+            found.extend(typed.complaints(text, is_remedy))
+
+    stop = typed.listen(told)
+    yield found
+    stop()
+
+
+@pytest.fixture(autouse=True)
+def _remedies_work(
+    request: pytest.FixtureRequest, _remedies: list[str]
+) -> collections.abc.Iterator[None]:
+    """Hold every remedy that a test makes against the real parsers."""
+    _remedies.clear()
+    yield
+    if request.node.get_closest_marker('odd_names') is None:
+        assert _remedies == [], 'a remedy cannot be typed as it stands'

@@ -52,7 +52,10 @@ class Finding:
     :ivar check: the name of the check, for example ``joiner-ha``.
     :ivar severity: how bad it is.
     :ivar message: one line that names the offender.
-    :ivar remedy: what to type or do about it; '' when there is nothing.
+    :ivar remedy: what to type or do about it; '' when there is nothing. A
+        command in it stands as it is typed: it ends with the text, before a
+        bracket or at one of ``, ; :``; behind ``on HOST:`` nothing else
+        stands.
     :ivar predicts: (code, params...) that XAPI would raise, or None.
     :ivar force_passes: whether ``join_force`` would go on in spite of it.
     :ivar objects: the objects at fault.

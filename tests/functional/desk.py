@@ -157,13 +157,14 @@ class Desk:
         """
         deadline = time.monotonic() + 20
         while restless := [
-            one.name for one in self.lab.world.machines if _is_restless(one)
+            one.name for one in self.lab.world.machines if is_restless(one)
         ]:
             assert time.monotonic() < deadline, f"no rest: {restless}"
             time.sleep(0.02)
 
 
-def _is_restless(target: machine.Machine) -> bool:
+def is_restless(target: machine.Machine) -> bool:
+    """Say whether a host starts, or is about to restart, by itself."""
     if not target.powered:
         return False
     process = target.process

@@ -82,21 +82,25 @@ def not_master(case: EjectCase) -> checks.Problems:
     else:
         yield checks.Problem(
             f"{case.host.name} is the master of the pool",
-            f"hand the pool over first: "
-            f"{case.removing('--successor', successor(case))}",
+            handing_over(case),
             ('INTERNAL_ERROR', 'Xapi_pool.Cannot_eject_master'),
             findings.at_fault(case.host),
         )
 
 
-def successor(case: EjectCase) -> str:
-    """Return another host of the pool that may become the master."""
+def handing_over(case: EjectCase) -> str:
+    """Return how another host of the pool becomes the master first."""
     others = [
         host
         for host in case.pool.hosts.values()
         if host.ref != case.host.ref and case.pool.is_live(host) is not False
     ]
-    return others[0].typed if others else 'HOST'
+    if not others:
+        return 'switch on another member, which can become the master'
+    return (
+        f"hand the pool over first: "
+        f"{case.removing('--successor', others[0].typed)}"
+    )
 
 
 def ha(case: EjectCase) -> checks.Problems:
@@ -127,7 +131,7 @@ def updating(case: EjectCase) -> checks.Problems:
     if 'apply_updates' in case.record.current_operations.values():
         yield checks.Problem(
             f"updates are being applied in the pool {case.pool.name}",
-            'wait until xe task-list shows no update',
+            'wait until they have ended; see: xe task-list',
             None if _waits(case) else ('NOT_SUPPORTED_DURING_UPGRADE',),
             findings.at_fault(case.record, name=case.pool.name),
         )

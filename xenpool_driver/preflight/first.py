@@ -149,8 +149,8 @@ def _alone(pool: snapshot.PoolSnapshot, subject: str) -> model.Finding:
             'alone',
             model.Severity.FAIL,
             f"host '{subject}' is the coordinator of a pool with {names}",
-            f"take the whole pool over instead: xenpool aggregate adopt NAME "
-            f"--from {subject}",
+            f"take the whole pool over instead: xenpool aggregate adopt "
+            f"{shlex.quote(_label(pool) or subject)} --from {subject}",
             objects=findings.at_fault(*others),
         )
     return model.Finding(
@@ -158,8 +158,12 @@ def _alone(pool: snapshot.PoolSnapshot, subject: str) -> model.Finding:
     )
 
 
+def _label(pool: snapshot.PoolSnapshot) -> str:
+    return pool.pool.name_label if pool.pool else ''
+
+
 def _name(pool: snapshot.PoolSnapshot, subject: str) -> model.Finding:
-    label = pool.pool.name_label if pool.pool else ''
+    label = _label(pool)
     if label:
         return model.Finding(
             'pool-name',

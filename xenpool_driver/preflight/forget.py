@@ -22,7 +22,7 @@ def not_coordinator(case: EjectCase) -> checks.Problems:
     if case.record.master == case.host.ref:
         yield checks.Problem(
             f"{case.host.name} is the master of the pool, and answers",
-            f"{case.removing('--successor', eject.successor(case))}",
+            eject.handing_over(case),
             ('HOST_IS_LIVE', case.host.ref),
             findings.at_fault(case.host),
         )

@@ -56,7 +56,7 @@ class EjectCase:
         :param options: what it is given beside.
         """
         words = ('aggregate', 'remove', 'host')
-        where = (self.pool.aggregate or 'AGGREGATE', self.host.typed)
+        where = (self.pool.aggregate or self.pool.name, self.host.typed)
         return shlex.join(('xenpool', *words, *where, *options))
 
     @property

@@ -58,7 +58,7 @@ def _parsed(
     reason = parsed.lacks('host')
     if reason is not None:
         raise exceptions.ConfigurationError(
-            f"records of the {side}: {reason}; dump them with: xenpool "
-            f"records dump HOST"
+            f"records of the {side}: {reason}; dump them again with "
+            f"'records dump'; the hosts are told by: xenpool host list"
         )
     return parsed

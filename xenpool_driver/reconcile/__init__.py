@@ -173,8 +173,8 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
         'failed',
         False,
         'the host takes itself for a member, but the master does not know '
-        'it: on the host, xe pool-emergency-transition-to-master; then add '
-        'it again',
+        'it; on the host, type: xe pool-emergency-transition-to-master; then '
+        'add it again',
     ),
     ('join', Observation.UNKNOWN): Settlement('failed', True, _BLIND),
     ('eject', Observation.EJECTED): Settlement('succeeded', False),
@@ -184,8 +184,8 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
     ('eject', Observation.LEFT_BEHIND): Settlement(
         'failed',
         True,
-        'the host has left the pool, but its record is left behind; remove '
-        'it with: xenpool aggregate remove host --forget',
+        'the host has left the pool, but its record is left behind; the '
+        'command that removes it is told by: xenpool aggregate audit',
     ),
     ('eject', Observation.STILL_MEMBER): Settlement(
         'undone', True, 'the host is still a member of the pool'
@@ -232,7 +232,7 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
         'failed',
         None,
         'the master has moved in part only: the pool needs its emergency '
-        'calls, see: xenpool aggregate recover --promote',
+        'calls; what to do is told by: xenpool aggregate audit',
     ),
     ('set-master', Observation.UNKNOWN): Settlement('failed', None, _BLIND),
     ('promote', Observation.MOVED): _SUCCEEDED,

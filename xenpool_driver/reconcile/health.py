@@ -126,11 +126,16 @@ def updates(case: cases.AuditCase, check: str) -> cases.Found:
     for label, host in case.names:
         found = _updates(case, host)
         if found != wanted:
+            lacked = [(uuid, host) for uuid in sorted(wanted - found)]
+            lacked += [(uuid, case.master) for uuid in sorted(found - wanted)]
             yield warn(
                 check,
                 f"'{label}' has other updates than the master: "
-                f"{findings.listed(sorted(found ^ wanted))}",
-                f"xe update-apply uuid=UPDATE host={host.uuid}",
+                f"{findings.listed(_named(case, found ^ wanted))}",
+                '; '.join(
+                    f"xe update-apply uuid={uuid} host={where.uuid}"
+                    for uuid, where in lacked
+                ),
                 findings.at_fault(host),
             )
         if host.pending_guidances:
@@ -145,12 +150,17 @@ def updates(case: cases.AuditCase, check: str) -> cases.Found:
 
 
 def _updates(case: cases.AuditCase, host: objects.Host) -> set[str]:
-    known = {u.ref: u for u in case.records.updates.values()}
-    return {
-        known[ref].name_label or known[ref].uuid
-        for ref in host.updates
-        if ref in known
-    }
+    known = {u.ref: u.uuid for u in case.records.updates.values()}
+    return {known[ref] for ref in host.updates if ref in known}
+
+
+def _named(case: cases.AuditCase, uuids: set[str]) -> list[str]:
+    """Return the names of updates."""
+    return sorted(
+        update.name_label or update.uuid
+        for update in case.records.updates.values()
+        if update.uuid in uuids
+    )
 
 
 def shared_storage(case: cases.AuditCase, check: str) -> cases.Found:

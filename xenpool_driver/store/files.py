@@ -85,7 +85,7 @@ def missing(path: str) -> exceptions.NoDatabase:
     return exceptions.NoDatabase(
         f"there is no database {path}, and nothing was created: is "
         f"[database] connection right? The first aggregate makes it: "
-        f"xenpool aggregate create NAME"
+        f"xenpool aggregate create pool1"
     )
 
 

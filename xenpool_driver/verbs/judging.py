@@ -467,7 +467,12 @@ def _of_another_pool(
     for one in (host, named):
         owner = owner or (site.store.aggregate_of_host(one) if one else None)
     if owner is None:
-        of, remedy = '', f"on {named or master}: xe pool-eject host-uuid=UUID"
+        of = ''
+        remedy = (
+            f"eject it there, or name another host; the hosts are told on "
+            f"{named or master} by: xe host-list "
+            f"params=uuid,name-label,address"
+        )
     else:
         of = f" of the aggregate '{owner.name}'"
         remedy = (

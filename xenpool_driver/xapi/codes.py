@@ -27,7 +27,8 @@ Kind = (
 class Code:
     """What one error code means.
 
-    :ivar remedy: one line on what to do about it.
+    :ivar remedy: one line on what to do about it; ``{host}`` stands for the
+        host that answered (:meth:`told`).
     :ivar reading: our error when a login or a read meets it.
     :ivar changing: our error when a call that changes something meets it.
     """
@@ -35,6 +36,13 @@ class Code:
     remedy: str
     reading: Kind = exceptions.XapiRefused
     changing: Kind = exceptions.XapiRefused
+
+    def told(self, host: str) -> str:
+        """Return the remedy for the answer of a host.
+
+        :param host: what the user calls the host that answered.
+        """
+        return self.remedy.replace('{host}', host or 'it')
 
 
 def _rows(
@@ -64,9 +72,9 @@ _SESSION = {
 }
 
 _CALL = {
-    'HANDLE_INVALID': 'the object is gone or belongs to another pool: look '
-    'again',
-    'UUID_INVALID': 'no object of this pool has the uuid: look again',
+    'HANDLE_INVALID': 'the object is gone or belongs to another pool: '
+    'repeat the request',
+    'UUID_INVALID': 'no object of this pool has the uuid: repeat the request',
     'INVALID_VALUE': 'correct the value',
     'VALUE_NOT_SUPPORTED': 'correct the value',
     'FIELD_TYPE_ERROR': 'correct the value',
@@ -140,12 +148,12 @@ _JOIN_RULES = {
     'version on both hosts',
     'POOL_JOINING_HOST_MUST_ONLY_HAVE_PHYSICAL_PIFS': 'remove bonds, VLANs '
     'and tunnels of the joining host',
-    'POOL_JOINING_HOST_TLS_VERIFICATION_MISMATCH': 'type "xe '
-    'pool-enable-tls-verification" on the side where it is off; a host that '
-    'was just installed or ejected does it by itself at the end of its first '
-    'boot',
+    'POOL_JOINING_HOST_TLS_VERIFICATION_MISMATCH': 'on the side where '
+    'it is off, type: xe pool-enable-tls-verification (a host that was just '
+    'installed or ejected does it by itself at the end of its first boot)',
     'POOL_JOINING_MASTER_CERTIFICATE_NOT_IN_POOL_BUNDLE': 'refresh the '
-    'certificate of the master ("xe host-refresh-server-certificate")',
+    'certificate of the master; the command is told by: xenpool aggregate '
+    'audit',
     'POOL_JOINING_POOL_BUNDLE_EMPTY_AFTER_IMPORT': "check the disk space of "
     'the joining host',
     'POOL_JOINING_POOL_CANNOT_ENABLE_CLUSTERING_ON_VLAN_NETWORK': "move the "
@@ -170,7 +178,8 @@ _LICENCE = {
 }
 
 _BUSY = {
-    'OTHER_OPERATION_IN_PROGRESS': 'wait until the other operation has ended',
+    'OTHER_OPERATION_IN_PROGRESS': 'wait until the other operation has ended; '
+    'see on {host}: xe task-list',
     'HA_ENABLE_IN_PROGRESS': 'wait until HA is enabled',
     'HA_DISABLE_IN_PROGRESS': 'wait until HA is disabled',
     'CLUSTER_CREATE_IN_PROGRESS': 'wait until the cluster is created',
@@ -184,14 +193,14 @@ _BUSY = {
     'GET_UPDATES_IN_PROGRESS': 'wait until the updates are listed',
     'CERT_REFRESH_IN_PROGRESS': 'wait until the certificates are refreshed',
     'POOL_SECRET_ROTATION_PENDING': 'finish the rotation of the pool secret '
-    'first ("xe pool-secret-rotate")',
+    'first; on {host}: xe pool-secret-rotate',
     'HOST_EVACUATE_IN_PROGRESS': 'wait until the evacuation has ended',
     'HOST_IN_USE': 'wait until the host is not in use',
 }
 
 _HA = {
-    'HA_IS_ENABLED': 'disable HA first, or let the request suspend it '
-    '(--suspend-ha)',
+    'HA_IS_ENABLED': 'disable HA first, on the master of the pool where it is '
+    'on: xe pool-ha-disable; or repeat the request with --suspend-ha',
     'HA_NOT_ENABLED': 'HA is off already',
     'HA_NOT_INSTALLED': 'install the HA pack',
     'HA_ABORT_NEW_MASTER': 'wait ten minutes: a host holds another proposal '
@@ -220,11 +229,12 @@ _HOST = {
     'HOST_OFFLINE': 'start the host; if it is dead for good, forget it '
     '(--forget)',
     'HOST_NOT_LIVE': 'start the host',
-    'HOST_IS_LIVE': 'the host answers still: eject it instead',
-    'HOST_HAS_RESIDENT_VMS': 'first free the virtual machines that are '
-    'recorded on the host ("xe host-declare-dead")',
+    'HOST_IS_LIVE': 'the host still answers: remove it without --forget',
+    'HOST_HAS_RESIDENT_VMS': 'virtual machines are recorded as running on the '
+    'host; see on {host}: xe vm-list params=uuid,name-label,resident-on',
     'HOST_CANNOT_DESTROY_SELF': 'ask another host: this one is the master',
-    'HOST_DISABLED': 'enable the host first',
+    'HOST_DISABLED': 'enable the host first; which one it is, is told on '
+    '{host} by: xe host-list enabled=false',
     'HOST_DISABLED_INDEFINITELY': 'enable the host by hand',
     'HOST_DISABLED_UNTIL_REBOOT': 'reboot the host first',
     'HOST_NOT_DISABLED': 'disable the host first',
@@ -236,7 +246,8 @@ _HOST = {
     'recovery',
     'SLAVE_REQUIRES_MANAGEMENT_INTERFACE': 'a member needs its management '
     'interface',
-    'DEFAULT_SR_NOT_FOUND': 'set the default SR of the pool',
+    'DEFAULT_SR_NOT_FOUND': 'set the default SR of the pool; the uuids are '
+    'told on {host} by: xe sr-list',
     'PIF_NOT_PRESENT': 'the host lacks an interface on the network',
 }
 
@@ -262,7 +273,8 @@ _EVACUATE = {
     'machine down',
     'VM_LACKS_FEATURE': 'install the guest tools, or shut the virtual '
     'machine down',
-    'VM_BAD_POWER_STATE': 'look at the power state of the virtual machine',
+    'VM_BAD_POWER_STATE': 'look at the power state of the virtual machine; on '
+    '{host}: xe vm-list params=uuid,name-label,power-state',
     'VM_IS_TEMPLATE': 'name a virtual machine, not a template',
     'VM_HOST_INCOMPATIBLE_VERSION': 'update the other hosts first',
     'VM_HOST_INCOMPATIBLE_VERSION_MIGRATE': 'update the other hosts first',
@@ -277,7 +289,8 @@ _EVACUATE = {
 _STORAGE = {
     'SR_BACKEND_FAILURE': 'look at the storage of the host: something may be '
     'unplugged already',
-    'SR_DEVICE_IN_USE': 'free the disks of the SR first',
+    'SR_DEVICE_IN_USE': 'free the disks of the SR first; see on {host}: xe '
+    'vbd-list currently-attached=true',
     'SR_HAS_PBD': 'unplug the SR first',
     'SR_HAS_NO_PBDS': 'plug the SR first',
     'SR_NOT_EMPTY': 'empty the SR first',
@@ -298,16 +311,16 @@ _EMERGENCY = {
     'yet: wait, or repair its network',
     'HOST_IN_EMERGENCY_MODE': 'it does not find its master: wait, or recover '
     'the pool',
-    'HOST_ITS_OWN_SLAVE': 'it believes to be its own member: recover the '
-    'pool with "xe pool-emergency-transition-to-master" on it',
+    'HOST_ITS_OWN_SLAVE': 'it believes to be its own member; on {host}: xe '
+    'pool-emergency-transition-to-master',
     'HOST_MASTER_CANNOT_TALK_BACK': 'its master cannot reach it: repair the '
     'network between them',
     'HOST_UNKNOWN_TO_MASTER': 'its master has no record of it, it was '
-    'forgotten: run "xe pool-emergency-transition-to-master" on it, or '
+    'forgotten; on {host}: xe pool-emergency-transition-to-master; or '
     'reinstall it',
     'HOST_XAPI_VERSION_HIGHER_THAN_COORDINATOR': 'update the master first',
-    'HOST_BROKEN': 'a change of master broke off half-way: recover the pool '
-    '("xenpool aggregate recover")',
+    'HOST_BROKEN': 'a change of master broke off half-way; what to do is '
+    'told by: xenpool aggregate audit',
     'HA_HOST_CANNOT_ACCESS_STATEFILE': 'restore access to the heartbeat SR',
     'HA_HEARTBEAT_DAEMON_STARTUP_FAILED': 'look at the HA log of the host',
     'HA_POOL_IS_ENABLED_BUT_HOST_IS_DISABLED': 'disable and enable HA again',
@@ -350,7 +363,7 @@ CODES: collections.abc.Mapping[str, Code] = {
         exceptions.XapiUnavailable,
     ),
     'INTERNAL_ERROR': Code(
-        'look at /var/log/xensource.log of the host',
+        'look at /var/log/xensource.log of {host}',
         exceptions.XapiRefused,
         exceptions.XapiOutcomeUnknown,
     ),
@@ -372,7 +385,8 @@ HARMLESS_INTERNAL_ERRORS = re.compile(
 (``xapi_pool.ml``, and as recorded)."""
 
 _SAFE_INTERNAL = Code(CODES['INTERNAL_ERROR'].remedy, exceptions.XapiRefused)
-_UNKNOWN = Code('')
+_UNKNOWN = Code('look at /var/log/xensource.log of {host}')
+"""A code that the table lacks."""
 
 
 def find(code: str, params: collections.abc.Sequence[str] = ()) -> Code:

@@ -206,10 +206,6 @@ EXPIRED_FAULT = 401
 credentials to log in again with, which is how this package keeps it."""
 
 
-TOLD = frozenset({'SESSION_AUTHENTICATION_FAILED'})
-"""Codes whose remedy is a part of the message."""
-
-
 def from_foreign(
     error: Exception,
     peer: Peer,
@@ -260,11 +256,11 @@ def from_answer(
             return from_foreign(_NOWHERE, peer, changing=changing)
         return exceptions.NotPoolMaster(params[0], peer.name)
     shown = [redaction.scrub(param, peer.secrets) for param in params]
+    told = row.told(peer.name)
     if kind is exceptions.XapiRefused:
-        told = row.remedy if code in TOLD else ''
         return exceptions.XapiRefused(code, shown, peer.name, told)
     text = f"{code} [{', '.join(shown)}]" if shown else code
-    found = kind(f"{text}: {row.remedy}", peer.name)
+    found = kind(f"{text}: {told}", peer.name)
     found.code = code
     return found
 
@@ -272,16 +268,11 @@ def from_answer(
 _NOWHERE = replies.OddReply('it names a master without an address')
 
 
-def remedy(code: str, params: collections.abc.Sequence[str] = ()) -> str:
-    """Return one line on what to do about a code; '' when it is unknown."""
-    return codes.find(code, params).remedy
-
-
 def no_longer_logged_in(peer: Peer) -> exceptions.XapiUnavailable:
     """Return the error of a changing call whose session had ended."""
     return exceptions.XapiUnavailable(
         'SESSION_INVALID: the session had ended, so nothing was done; '
-        + codes.CODES['SESSION_INVALID'].remedy,
+        + codes.CODES['SESSION_INVALID'].told(peer.name),
         peer.name,
     )
 

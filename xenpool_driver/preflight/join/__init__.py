@@ -117,6 +117,22 @@ def _as_asked(
     return finding
 
 
+def _leaving(
+    pool: objects.Pool, master: objects.Host, host: objects.Host
+) -> str:
+    """Return how a host leaves its pool: by its owner, if it has one."""
+    stamp = pool.other_config.get(model.OWNER_KEY)
+    if stamp:
+        return (
+            f"let the controller of the aggregate {stamp}, which owns that "
+            f"pool, remove it; what it owns is told by: xenpool aggregate list"
+        )
+    return (
+        f"on {master.name}: xe pool-eject host-uuid={host.uuid} (wipes its "
+        f"local disks)"
+    )
+
+
 def _membership(
     joiner: snapshot.PoolSnapshot,
     pool: snapshot.PoolSnapshot,
@@ -149,8 +165,7 @@ def _membership(
                 model.Severity.FAIL,
                 f"{host.name} is a member of another pool, {joiner.name}, "
                 f"whose coordinator is {master.name} at {master.address}",
-                f"on {master.name}: xe pool-eject host-uuid={host.uuid} "
-                f"(wipes its local disks)",
+                _leaving(joiner.pool, master, host),
                 ('HOST_IS_SLAVE', master.address),
                 objects=findings.at_fault(host),
             )

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from xenpool_driver import findings, model
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
@@ -25,8 +27,8 @@ def pooling(case: cases.JoinCase) -> check.Problems:
     if not _feature_enabled(case, 'restrict_pooling'):
         yield check.Problem(
             f"the licence of {case.me.name} does not allow pools",
-            f"on {case.me.name}: xe host-apply-edition "
-            f"host-uuid={case.me.uuid} edition=EDITION",
+            f"apply an edition that allows pools; which there are, is told on "
+            f"{case.me.name} by: xe host-all-editions",
             ('LICENCE_RESTRICTION',),
             findings.at_fault(case.me),
         )
@@ -41,8 +43,8 @@ def pool_size(case: cases.JoinCase) -> check.Problems:
             f"the licence of {case.me.name} allows pools of at most "
             f"{RESTRICTED_POOL_SIZE} hosts, and {case.pool.name} has "
             f"{len(case.pool.hosts)}",
-            f"on {case.me.name}: xe host-apply-edition "
-            f"host-uuid={case.me.uuid} edition=EDITION",
+            f"apply an edition without the limit; which there are, is told on "
+            f"{case.me.name} by: xe host-all-editions",
             ('LICENCE_RESTRICTION', 'Pool_size'),
             findings.at_fault(case.me),
         )
@@ -84,8 +86,7 @@ def editions(case: cases.JoinCase) -> check.Problems:
             f"has {findings.listed(sorted({repr(e) for e in theirs}))}; only "
             f"the licence daemon of {case.me.name} knows whether they rank "
             f"the same (undecided offline)",
-            f"on {case.me.name}: xe host-apply-edition "
-            f"host-uuid={case.me.uuid} edition={theirs[0]}",
+            _applying(case, theirs[0]),
         )
 
 
@@ -93,11 +94,23 @@ def _two_editions(mine: str, lowest: str) -> tuple[str, ...]:
     return f'host edition = "{mine}"', f'pool edition = "{lowest}"'
 
 
+def _applying(case: cases.JoinCase, edition: str) -> str:
+    """Return how the joiner gets the edition of the pool."""
+    if not edition:
+        return (
+            f"apply the same edition to both; which there are, is told on "
+            f"{case.me.name} by: xe host-all-editions"
+        )
+    return (
+        f"on {case.me.name}: xe host-apply-edition host-uuid={case.me.uuid} "
+        f"edition={shlex.quote(edition)}"
+    )
+
+
 def _mismatch(case: cases.JoinCase, params: tuple[str, ...]) -> check.Problem:
     return check.Problem(
         f"the licence editions do not fit: {'; '.join(params)}",
-        f"on {case.me.name}: xe host-apply-edition host-uuid={case.me.uuid} "
-        f"edition={case.master.edition}",
+        _applying(case, case.master.edition),
         ('LICENSE_HOST_POOL_MISMATCH', *params),
         findings.at_fault(
             case.me,

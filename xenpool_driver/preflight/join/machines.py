@@ -41,8 +41,7 @@ def busy(case: cases.JoinCase) -> check.Problems:
         )
         yield check.Problem(
             f"operations are going on on {case.me.name}: {what}",
-            f"on {case.me.name}: wait for them (xe task-list), or end them: "
-            f"xe task-cancel uuid=TASK",
+            f"wait until they have ended; see on {case.me.name}: xe task-list",
             ('JOINING_HOST_CANNOT_HAVE_VMS_WITH_CURRENT_OPERATIONS',),
             findings.at_fault(*found),
         )

@@ -89,6 +89,26 @@ def _copied(case: cases.JoinCase, member: objects.Host) -> tuple[str, str]:
     )
 
 
+def _alone(case: cases.JoinCase, others: list[objects.Host]) -> str:
+    """Return how the others leave the joiner's pool.
+
+    Whose pool an aggregate owns, that one lets its hosts go.
+    """
+    stamp = case.my_pool.other_config.get(model.OWNER_KEY)
+    if stamp:
+        return (
+            f"let the controller of the aggregate {stamp}, which owns that "
+            f"pool, remove them; what it owns is told by: xenpool aggregate "
+            f"list"
+        )
+    dead = [h for h in others[:3] if case.joiner.is_live(h) is False]
+    living = [h for h in others[:3] if h not in dead]
+    steps = [f"xe host-forget uuid={host.uuid}" for host in dead]
+    steps += [f"xe pool-eject host-uuid={host.uuid}" for host in living]
+    wiped = ' (wipes the local disks of a host that it ejects)'
+    return f"on {case.me.name}: " + '; '.join(steps) + wiped * bool(living)
+
+
 def no_other_hosts(case: cases.JoinCase) -> check.Problems:
     """Rule 8: ``assert_i_know_of_no_other_hosts``."""
     others = [h for h in case.joiner.hosts.values() if h.ref != case.me.ref]
@@ -103,13 +123,7 @@ def no_other_hosts(case: cases.JoinCase) -> check.Problems:
         remedy = f"install anew {case.me.typed} (its disks are wiped)"
     else:
         message = f"{case.me.name} is the coordinator of a pool with {names}"
-        remedy = (
-            f"on {case.me.name}: "
-            + '; '.join(
-                f"xe pool-eject host-uuid={host.uuid}" for host in others[:3]
-            )
-            + ' (wipes their local disks), or xe host-forget for dead ones'
-        )
+        remedy = _alone(case, others)
     yield check.Problem(
         message,
         remedy,
@@ -156,7 +170,7 @@ def joiner_updating(case: cases.JoinCase) -> check.Problems:
     if _UPDATING in case.my_pool.current_operations.values():
         yield check.Problem(
             f"updates are being applied on the joiner {case.me.name}",
-            f"on {case.me.name}: wait until xe task-list shows no update",
+            f"wait until they have ended; see on {case.me.name}: xe task-list",
             ('NOT_SUPPORTED_DURING_UPGRADE',),
             findings.at_fault(case.my_pool, name=case.me.name),
         )
@@ -167,7 +181,8 @@ def pool_updating(case: cases.JoinCase) -> check.Problems:
     if _UPDATING in case.their_pool.current_operations.values():
         yield check.Problem(
             f"updates are being applied in the pool {case.pool.name}",
-            f"on {case.master.name}: wait until xe task-list shows no update",
+            f"wait until they have ended; see on {case.master.name}: "
+            f"xe task-list",
             ('NOT_SUPPORTED_DURING_UPGRADE',),
             findings.at_fault(case.their_pool, name=case.pool.name),
         )
@@ -298,10 +313,9 @@ def _other_hostname(case: cases.JoinCase) -> str:
     if not me.external_auth_type:
         return rename
     return (
-        f"leave the directory first, since the host may refuse a new name in "
-        f"it (AUTH_ALREADY_ENABLED): xe pool-disable-external-auth "
-        f"uuid={case.my_pool.uuid}; {rename}; then join "
-        f"{me.external_auth_service_name} again"
+        f"xe pool-disable-external-auth uuid={case.my_pool.uuid} (the host "
+        f"may refuse a new name in the directory, AUTH_ALREADY_ENABLED); "
+        f"{rename}; then join {me.external_auth_service_name} again"
     )
 
 

@@ -35,18 +35,17 @@ def joiner_clustering(case: cases.JoinCase) -> check.Problems:
         if part.host == case.me.ref and part.enabled:
             yield check.Problem(
                 f"{case.me.name} is part of a storage cluster",
-                f"on {case.me.name}: xe cluster-pool-destroy "
-                f"cluster-uuid={_cluster_uuid(case.joiner, part)}",
+                f"on {case.me.name}: {_leaving(case.joiner, part)}",
                 ('CLUSTERING_ENABLED', part.ref),
                 findings.at_fault(part, name=case.me.name),
             )
 
 
-def _cluster_uuid(
-    records: snapshot.PoolSnapshot, part: objects.ClusterHost
-) -> str:
+def _leaving(records: snapshot.PoolSnapshot, part: objects.ClusterHost) -> str:
     cluster = records.clusters.get(part.cluster) if part.cluster else None
-    return cluster.uuid if cluster else 'CLUSTER'
+    if cluster is None:
+        return 'xe cluster-list (shows the cluster to destroy)'
+    return f"xe cluster-pool-destroy cluster-uuid={cluster.uuid}"
 
 
 def _cluster_pif(case: cases.JoinCase) -> objects.Pif | None:
@@ -70,7 +69,7 @@ def cluster_vlan(case: cases.JoinCase) -> check.Problems:
         f"{pif.vlan} ({pif.name}), which a joining host has not yet"
     )
     remedy = (
-        f"on {case.master.name}: move the cluster to a network without VLAN, "
+        f"move the cluster of {case.master.name} to a network without VLAN, "
         f"or switch off its joining of hosts by itself"
     )
     yield check.Problem(
@@ -163,7 +162,7 @@ def bonds(case: cases.JoinCase) -> check.Problems:
             f"{case.me.name} has bonds: "
             + findings.listed(_device(case.joiner, b.master) for b in found),
             f"on {case.me.name}: "
-            + '; '.join(f"xe bond-destroy uuid={_uuid(b)}" for b in found)
+            + _destroying('bond', found)
             + ' (a member gets the bonds of the pool)',
             ('POOL_JOINING_HOST_HAS_BONDS',),
             _links(case.joiner, ((b, b.master) for b in found)),
@@ -179,8 +178,7 @@ def tunnels(case: cases.JoinCase) -> check.Problems:
             + findings.listed(
                 _device(case.joiner, t.access_pif) for t in found
             ),
-            f"on {case.me.name}: "
-            + '; '.join(f"xe tunnel-destroy uuid={_uuid(t)}" for t in found),
+            f"on {case.me.name}: " + _destroying('tunnel', found),
             ('POOL_JOINING_HOST_HAS_TUNNELS',),
             _links(case.joiner, ((t, t.access_pif) for t in found)),
         )
@@ -195,10 +193,7 @@ def sriovs(case: cases.JoinCase) -> check.Problems:
             + findings.listed(
                 _device(case.joiner, s.logical_pif) for s in found
             ),
-            f"on {case.me.name}: "
-            + '; '.join(
-                f"xe network-sriov-destroy uuid={_uuid(s)}" for s in found
-            ),
+            f"on {case.me.name}: " + _destroying('network-sriov', found),
             ('POOL_JOINING_HOST_HAS_NETWORK_SRIOVS',),
             _links(case.joiner, ((s, s.logical_pif) for s in found)),
         )
@@ -222,16 +217,26 @@ def vlans(case: cases.JoinCase) -> check.Problems:
                 _device(case.joiner, v.untagged_pif) for v in found
             ),
             f"on {case.me.name}: "
-            + '; '.join(f"xe vlan-destroy uuid={_uuid(v)}" for v in found)
+            + _destroying('vlan', found)
             + ' (a member gets the VLANs of the pool)',
             ('POOL_JOINING_HOST_HAS_NON_MANAGEMENT_VLANS',),
             _links(case.joiner, ((v, v.untagged_pif) for v in found)),
         )
 
 
-def _uuid(record: objects.Record) -> str:
-    """Return what to type for a record of which only the PIFs were read."""
-    return record.uuid or '$(xe ...-list --minimal)'
+def _destroying(
+    kind: str, found: collections.abc.Sequence[objects.Record]
+) -> str:
+    """Return the commands that destroy records, or that tell which.
+
+    :param kind: what ``xe`` calls them. Where only their PIFs were read,
+        their uuids are not known.
+    """
+    if not all(record.uuid for record in found):
+        return f"xe {kind}-list (shows what has to be destroyed)"
+    return '; '.join(
+        f"xe {kind}-destroy uuid={record.uuid}" for record in found
+    )
 
 
 def _device(records: snapshot.PoolSnapshot, ref: str | None) -> str:

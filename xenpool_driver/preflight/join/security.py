@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import typing
 
 from xenpool_driver import findings, objects, snapshot
@@ -33,7 +34,7 @@ def pool_login(case: cases.JoinCase) -> check.Problems:
         yield check.undecided(
             "whether the pool's credentials are right, and what answers at "
             "its address, shows in no record (undecided offline)",
-            'xenpool aggregate check AGGREGATE HOST',
+            _asking(case),
         )
     elif answer:
         yield check.Problem(
@@ -66,7 +67,7 @@ def joiner_login(case: cases.JoinCase) -> check.Problems:
         yield check.undecided(
             "whether the joiner's credentials are right shows in no record "
             "(undecided offline)",
-            'xenpool aggregate check AGGREGATE HOST',
+            _asking(case),
         )
     elif answer:
         yield check.Problem(
@@ -74,6 +75,17 @@ def joiner_login(case: cases.JoinCase) -> check.Problems:
             'correct connection_url, connection_username and '
             'connection_password of the host in the configuration',
         )
+
+
+def _asking(case: cases.JoinCase) -> str:
+    """Return the command that asks the hosts what no record tells."""
+    if case.pool.aggregate:
+        name = shlex.quote(case.pool.aggregate)
+        return f"xenpool aggregate check {name} {case.me.typed}"
+    return (
+        'check it against the living hosts with aggregate check; the '
+        'aggregates are told by: xenpool aggregate list'
+    )
 
 
 def external_auth(case: cases.JoinCase) -> check.Problems:
@@ -88,17 +100,22 @@ def external_auth(case: cases.JoinCase) -> check.Problems:
     yield check.Problem(
         f"{me.name} takes its users from {_directory(me)}, the pool from "
         f"{_directory(master)}",
-        f"on {me.name}: "
-        + (
-            f"xe pool-enable-external-auth uuid={case.my_pool.uuid} "
-            f"auth-type={master.external_auth_type} "
-            f"service-name={master.external_auth_service_name} "
-            f"config:user=USER config:pass=PASSWORD"
-            if master.external_auth_type
-            else f"xe pool-disable-external-auth uuid={case.my_pool.uuid}"
-        ),
+        _directory_of_pool(case),
         ('POOL_JOINING_EXTERNAL_AUTH_MISMATCH',),
         findings.at_fault(me, master),
+    )
+
+
+def _directory_of_pool(case: cases.JoinCase) -> str:
+    """Return how the joiner takes its users from where the pool does."""
+    if not case.master.external_auth_type:
+        uuid = case.my_pool.uuid
+        return f"on {case.me.name}: xe pool-disable-external-auth uuid={uuid}"
+    return (
+        f"let {case.me.name} join {_directory(case.master)}, which takes an "
+        f"account of the directory; the settings are told on "
+        f"{case.master.name} by: xe host-list params=external-auth-type,"
+        f"external-auth-service-name,external-auth-configuration"
     )
 
 
@@ -261,7 +278,7 @@ def clocks(case: cases.JoinCase) -> check.Problems:
         yield check.undecided(
             'the clocks of joiner and pool were not compared (undecided '
             'offline)',
-            'xenpool aggregate check AGGREGATE HOST',
+            _asking(case),
         )
         return
     yield from _clock_gap(case, mine - theirs)

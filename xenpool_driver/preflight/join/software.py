@@ -261,7 +261,7 @@ def supplemental_packs(case: cases.JoinCase) -> check.Problems:
         yield check.warning(
             f"supplemental packs of {case.me.name} and {case.master.name} "
             f"differ: {findings.listed(differing)}",
-            'install the same packs on both: xe update-apply',
+            'install the same packs on both; see: xe update-list',
             findings.at_fault(case.me, case.master),
         )
 
