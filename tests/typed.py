@@ -45,7 +45,10 @@ def commands(text: str) -> list[str]:
     for begin in _BEGIN.finditer(text):
         if begin.start() < end:
             continue
-        words, end = _one(text, begin.start())
+        start = begin.start()
+        quote = text[start - 1 : start]
+        closed = text.find(quote, start) if quote in ("'", '"') else -1
+        words, end = _one(text if closed < 0 else text[:closed], start)
         found.append(words)
     return found
 

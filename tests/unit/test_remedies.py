@@ -61,7 +61,9 @@ NAMED = {
 }
 """Commands that some remedy only mentions."""
 
-UNFILLED = re.compile(r'(?:\bxe |xenpool )[^;,()\n]*(?<=[ =])[A-Z]{3,}\b(?![_=])')
+UNFILLED = re.compile(
+    r'(?:\bxe |xenpool )[^;,()\n]*(?<=[ =])[A-Z]{3,}\b(?![_=])'
+)
 
 
 def test_no_command_of_the_sources_holds_a_placeholder() -> None:

@@ -25,14 +25,16 @@ from tests import typed
             "xenpool aggregate delete 'my pool; the first' (nothing is lost)",
             ["xenpool aggregate delete 'my pool; the first'"],
         ),
-        ("look with 'xenpool operation show 7', then", None),
+        (
+            "look with 'xenpool operation show 7', then go",
+            ['xenpool operation show 7'],
+        ),
         ('xenpool: nothing of ours; an axe falls', []),
         ('on xen01: yum update, then reboot it', ['yum update']),
     ],
 )
-def test_commands_are_found(text: str, found: list[str] | None) -> None:
-    wanted = ['xenpool operation show 7'] if found is None else found
-    assert typed.commands(text) == wanted
+def test_commands_are_found(text: str, found: list[str]) -> None:
+    assert typed.commands(text) == found
     assert typed.complaints(text) == []
 
 

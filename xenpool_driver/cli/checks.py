@@ -270,5 +270,5 @@ def _snapshot(path: str) -> typing.Any:
         RecursionError,
         exceptions.ConfigurationError,
     ) as error:
-        why = f"not records as 'xenpool records dump' writes them: {error}"
+        why = f"not records as the command 'records dump' writes them: {error}"
     raise exceptions.ConfigurationError(f"{path}: {why}")

@@ -10,6 +10,7 @@ does nothing for a caller that was told to wait no more.
 
 from __future__ import annotations
 
+import shlex
 import typing
 
 from oslo_log import log
@@ -92,7 +93,7 @@ class Sender:
             raise exceptions.ServiceLost(
                 f"the compute service of {whom} stopped answering, and the "
                 f"database does not say what became of the request: {error}; "
-                f"look with 'xenpool operation show {uuid}'"
+                f"look with: xenpool operation show {uuid}"
             ) from error
         if found.answer is not None:
             return found.answer
@@ -150,13 +151,14 @@ def _half_done(
         return (
             f"the compute service of {whom} stopped answering: {story} has "
             f"ended ({operation.outcome}), what was to follow was withdrawn: "
-            f"look with 'xenpool operation show {operation.uuid}', then "
+            f"look with: xenpool operation show {operation.uuid}; then "
             f"repeat the request"
         )
     return (
         f"the compute service of {whom} stopped answering in the middle of "
-        f"{story}; look with 'xenpool operation show {operation.uuid}', "
-        f"settle it with 'xenpool aggregate recover {aggregate.name}'"
+        f"{story}; look with: xenpool operation show {operation.uuid}; "
+        f"settle it with: xenpool aggregate recover "
+        f"{shlex.quote(aggregate.name)}"
     )
 
 

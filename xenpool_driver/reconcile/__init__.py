@@ -184,8 +184,8 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
     ('eject', Observation.LEFT_BEHIND): Settlement(
         'failed',
         True,
-        'the host has left the pool, but its record is left behind; the '
-        'command that removes it is told by: xenpool aggregate audit',
+        'the host has left the pool, but its record is left behind; remove '
+        'it with --forget, as is told by: xenpool aggregate audit',
     ),
     ('eject', Observation.STILL_MEMBER): Settlement(
         'undone', True, 'the host is still a member of the pool'
