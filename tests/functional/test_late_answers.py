@@ -10,8 +10,8 @@ import pytest
 
 from tests.functional import lab as labs
 from tests.matrix import mischief, scenarios
-from xenpool_driver import pool_states
-from xenpool_driver.simulator import mishaps
+from xenpool_driver import exceptions, pool_states
+from xenpool_driver.simulator import eject, mishaps
 
 LOGIN = 'session.login_with_password'
 
@@ -55,3 +55,31 @@ def test_what_a_promoted_host_refuses_as_it_restarts_is_no_end(
         assert lab.truth.master == 'xen02'
         assert lab.row.metadata[pool_states.MASTER] == 'xen02'
         labs.agree(lab)
+
+
+def test_an_eject_that_the_host_goes_on_with_is_not_said_to_be_undone(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The master's toolstack dies after the host has wiped itself."""
+    with labs.make(
+        tmp_path, members=scenarios.THREE, pool=scenarios.THREE
+    ) as lab:
+
+        def die(*_: object) -> None:
+            mischief.BY_NAME['toolstack killed before'].before(
+                lab.stage.machine('xen01')
+            )
+
+        monkeypatch.setattr(eject, 'forget_host', die)
+
+        with pytest.raises(exceptions.AggregateError, match='left behind'):
+            lab.driver.remove_from_aggregate(
+                None, lab.row, 'xen03', allow_data_loss=True
+            )
+
+        assert lab.last().outcome == 'failed'
+        monkeypatch.undo()
+        lab.stage.await_quiet()
+        lab.driver.remove_from_aggregate(None, lab.row, 'xen03', forget=True)
+        labs.agree(lab)
+        assert lab.truth.members == frozenset(scenarios.TWO)

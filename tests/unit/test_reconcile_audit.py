@@ -323,6 +323,7 @@ SETTLED = {
     ('join', SEEN.UNKNOWN): ('failed', True),
     ('eject', SEEN.EJECTED): ('succeeded', False),
     ('eject', SEEN.EJECTING): ('failed', True),
+    ('eject', SEEN.LEAVING): ('failed', True),
     ('eject', SEEN.LEFT_BEHIND): ('failed', True),
     ('eject', SEEN.STILL_MEMBER): ('undone', True),
     ('eject', SEEN.UNKNOWN): ('failed', True),

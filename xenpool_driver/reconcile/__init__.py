@@ -79,6 +79,9 @@ class Observation(enum.StrEnum):
     """The master does not know the host any more."""
     EJECTING = 'ejecting'
     """The eject is still running on the master."""
+    LEAVING = 'on its way out'
+    """The master still lists the host, which has unplugged storage or
+    destroyed the record of its control domain for the eject."""
     LEFT_BEHIND = 'ejected, its record left behind'
     """The host is a pool of its own, but the old master still lists it."""
     STILL_MEMBER = 'still a member'
@@ -186,6 +189,12 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
         True,
         'the host has left the pool, but its record is left behind; remove '
         'it with --forget, as is told by: xenpool aggregate audit',
+    ),
+    ('eject', Observation.LEAVING): Settlement(
+        'failed',
+        True,
+        'the eject has begun on the host, which has not left in time: it may '
+        'still leave, and wipe its disks; see: xenpool aggregate audit',
     ),
     ('eject', Observation.STILL_MEMBER): Settlement(
         'undone', True, 'the host is still a member of the pool'

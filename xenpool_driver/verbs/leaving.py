@@ -30,6 +30,9 @@ LOG = log.getLogger(__name__)
 
 Observation = reconcile.Observation
 
+HELD_CLASSES = ('pool', 'host', 'PBD', 'VM')
+"""What shows how far a host that is ejected has come."""
+
 
 class Leaving(common.PoolVerb):
     """What eject and forget have in common: a member's record goes away."""
@@ -180,11 +183,14 @@ class Eject(Leaving):
         self.keep_disabled = keep_disabled
         self.wait = wait
         self._told: tuple[model.Finding, ...] = ()
+        self._held: frozenset[str] = frozenset()
+        self._unanswered = False
 
     def judge(self, master: client.Client) -> model.Report:
         pool = self.called(
             master.snapshot(*snapshot.EJECT_CLASSES, with_clock=False)
         )
+        self._held = _held(pool, self.uuid)
         found = self.who_answers(pool)
         stuck = None
         if found.who is identity.Who.MEMBER:
@@ -254,6 +260,7 @@ class Eject(Leaving):
             'drain': self.drain,
             'keep_disabled': self.keep_disabled,
             'wait': self.wait,
+            'held': sorted(self._held),
         }
 
     def restore(
@@ -268,8 +275,12 @@ class Eject(Leaving):
             self._drain(journal)
         guest.stop(self.site, self.host, journal)
         journal.phase('eject', 'from here on there is no way back')
-        task = journal.changes(self.coordinator()).eject(self.uuid)
-        self._follow(task, journal, 'eject')
+        try:
+            task = journal.changes(self.coordinator()).eject(self.uuid)
+            self._follow(task, journal, 'eject')
+        except exceptions.XapiOutcomeUnknown:
+            self._unanswered = True
+            raise
         self.site.connections.invalidate(self.host)
 
     def _drain(self, journal: operation.Journal) -> None:
@@ -333,7 +344,17 @@ class Eject(Leaving):
             return Observation.EJECTING
         if self._is_alone():
             return Observation.LEFT_BEHIND
+        now = master.snapshot(*HELD_CLASSES, with_clock=False)
+        if self._held - _held(now, self.uuid):
+            return Observation.LEAVING
         return Observation.STILL_MEMBER
+
+    def patience_with(self, seen: reconcile.Observation) -> float:
+        # The host itself carries the eject out. It goes on when the master
+        # has lost the task, and what it does shows only after a while.
+        if self._unanswered and seen is Observation.STILL_MEMBER:
+            return common.IN_FLIGHT
+        return super().patience_with(seen)
 
     def _is_alone(self) -> bool:
         """Say whether the host serves a pool of its own already."""
@@ -409,6 +430,23 @@ class Eject(Leaving):
         except exceptions.XapiError:
             return False
         return len(hosts) == 1 and bool(hosts[0].enabled)
+
+
+def _held(pool: snapshot.PoolSnapshot, uuid: str) -> frozenset[str]:
+    """Return the uuids of what a host lets go of when it is ejected.
+
+    It unplugs its storage and destroys its control domain's record before it
+    wipes itself (``xapi_pool.ml``, ``eject_self``).
+
+    :param pool: with the host's PBDs and the virtual machines.
+    :param uuid: the host's.
+    """
+    host = pool.host_by_uuid(uuid)
+    if host is None:
+        return frozenset()
+    held = {pbd.uuid for pbd in pool.pbds_of(host) if pbd.currently_attached}
+    domain = pool.vms.get(host.control_domain or '')
+    return frozenset(held | ({domain.uuid} if domain else set()))
 
 
 class Forget(Leaving):
