@@ -115,6 +115,8 @@ def _ours(words: list[str]) -> collections.abc.Iterator[str]:
     """Yield what our own parser says, or the option that does not exist."""
     from xenpool_driver.cli import main
 
+    if words == ['--help']:
+        return
     program = _program()
     yield from (f"'{word}' is prose" for word in words if word in JOINTS)
     try:

@@ -228,7 +228,7 @@ class PreflightJoin(_Reports):
                 name,
                 metavar='FILE',
                 required=True,
-                help=f"the records of {whose}, from 'xenpool records dump'",
+                help=f"the records of {whose}, from 'records dump'",
             )
         parser.add_argument(
             '--force', action='store_true', help='judge pool.join_force'
