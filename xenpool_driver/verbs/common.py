@@ -200,6 +200,21 @@ def answered(site: operation.Site, host: str) -> str:
     return f"{host} {identity.words(seen)}"
 
 
+def answers(
+    site: operation.Site, hosts: collections.abc.Sequence[str]
+) -> dict[str, str]:
+    """Return what each host answers now; all are asked at once.
+
+    :param hosts: compute host names.
+    :returns: ``{compute host: what it answers, as a sentence}``.
+    """
+    if not hosts:
+        return {}
+    with concurrent.futures.ThreadPoolExecutor(len(hosts)) as pool:
+        told = pool.map(lambda host: answered(site, host), hosts)
+        return dict(zip(hosts, told, strict=True))
+
+
 IN_FLIGHT = 30.0
 """Seconds after which a small change that nobody answered and that does not
 show was not made."""

@@ -187,10 +187,14 @@ def _at_rest(
         try:
             master = verb.coordinator()
             pool = master.pool()
-            if not SWITCHING & set(pool.current_operations.values()):
+            going_on = SWITCHING & set(pool.current_operations.values())
+            if not going_on:
                 return pool
             trouble: exceptions.XapiError = exceptions.XapiUnavailable(
-                'HA is still being switched on or off', master.name
+                f"HA is still being switched on or off after {REST:.0f} s: "
+                f"the pool shows {', '.join(sorted(going_on))}, and HA is "
+                f"{'on' if pool.ha_enabled else 'off'}",
+                master.name,
             )
         except (exceptions.XapiUnavailable, exceptions.NotPoolMaster) as error:
             verb.forget_coordinator()

@@ -140,6 +140,11 @@ class Leaving(common.PoolVerb):
         """Say what goes on with a host that the master still lists."""
         return Observation.STILL_MEMBER
 
+    def last_seen(self, seen: reconcile.Observation) -> str:
+        if seen in (Observation.EJECTING, Observation.UNKNOWN):
+            return common.answered(self.site, self.host)
+        return ''
+
     def end_changes(
         self, row: store.Aggregate, settlement: reconcile.Settlement
     ) -> store.Changes:
@@ -414,9 +419,10 @@ class Eject(Leaving):
         while not self._is_back():
             journal.still_ours()
             if clock.monotonic() >= deadline:
+                last = common.answered(self.site, self.host)
                 raise exceptions.XapiUnavailable(
-                    'has left the pool, but is not back as a pool of its '
-                    'own yet',
+                    f"has left the pool, but is not back as a pool of its "
+                    f"own yet ({last})",
                     self.host,
                 )
             clock.sleep(self.site.conf.xenpool.poll_interval)

@@ -30,6 +30,11 @@ Observation = reconcile.Observation
 CALLED = ('designate', 'restart')
 """The phases of a change of master that stand for what XAPI was told."""
 
+UNSETTLED = frozenset(
+    {Observation.MOVING, Observation.MOVED_PARTLY, Observation.UNKNOWN}
+)
+"""What members show that have not all come to an end."""
+
 BROKEN = 'HOST_BROKEN'
 """What a host says that took the role of master in part only."""
 
@@ -58,6 +63,7 @@ class Mastership(common.PoolVerb):
     _silent: collections.abc.Sequence[str] = ()
     _astray: collections.abc.Mapping[str, str] = types.MappingProxyType({})
     _unwell: collections.abc.Sequence[str] = ()
+    _answers: collections.abc.Mapping[str, str] = types.MappingProxyType({})
 
     def prepare(self) -> None:
         """Refuse a host that is no member.
@@ -189,17 +195,31 @@ class Mastership(common.PoolVerb):
             return ''
         return f"the master has moved to {self.host}{self._left_out()}"
 
+    def last_seen(self, seen: reconcile.Observation) -> str:
+        if seen not in UNSETTLED:
+            return ''
+        self._answers = common.answers(self.site, self._silent)
+        # Where the master has moved, the remark says so first.
+        return '' if self._serves else ', '.join(self._laggards())
+
     def _left_out(self) -> str:
         """Say who does not follow the new master, or is not at work."""
-        told = [
-            *(f"{host} does not answer" for host in self._silent),
+        told = self._laggards()
+        return f", but {', '.join(told)}" if told else ''
+
+    def _laggards(self) -> list[str]:
+        """Return, for each member that is not as it should be, how it is."""
+        return [
+            *(
+                self._answers.get(host, f"{host} does not answer")
+                for host in self._silent
+            ),
             *(
                 f"{host} takes {view or 'itself'} for the master"
                 for host, view in self._astray.items()
             ),
             *(f"{host} is not live and enabled yet" for host in self._unwell),
         ]
-        return f", but {', '.join(told)}" if told else ''
 
     @property
     def timeout(self) -> float:

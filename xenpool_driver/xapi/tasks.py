@@ -174,7 +174,10 @@ def wait(
     if status.state is TaskState.LOST:
         reason = f"the task cannot be seen any more ({status.reason})"
     else:
-        reason = f"the task is not done after {timeout:g} s"
+        reason = (
+            f"the task is not done after {timeout:g} s; it was at "
+            f"{status.progress:.0%} last"
+        )
     raise exceptions.XapiOutcomeUnknown(reason, task.host)
 
 
