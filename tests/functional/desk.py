@@ -25,7 +25,7 @@ import XenAPI
 from tests.functional import cli_lab
 from xenpool_driver import clock, simulator
 from xenpool_driver.cli import main
-from xenpool_driver.simulator import machine, mishaps
+from xenpool_driver.simulator import machine, mishaps, startup
 
 SCALE = 60.0
 """Simulated seconds per real second."""
@@ -170,6 +170,8 @@ def is_restless(target: machine.Machine) -> bool:
     process = target.process
     if process is None or process.fuse is not None:
         return True
+    if startup.is_stuck(target):
+        return False
     if process.role.kind == machine.SLAVE and not process.ready:
         master = target.world.machine_at(process.role.address)
         return master is not None and master.powered and master.is_master

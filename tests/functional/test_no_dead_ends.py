@@ -106,6 +106,16 @@ def half_joined(web: desk.Desk, hosts: list[str]) -> None:
     mishaps.kill(joiner)
 
 
+def joiner_stuck(web: desk.Desk, hosts: list[str]) -> None:
+    """The master's toolstack restarted before the joiner did (recorded)."""
+    master = web.machine(hosts[0])
+    orphan(web, 'join', 'free1')
+    with driver_lab.session(web.lab, web.host('free1')) as api:
+        api.pool.join(master.address, 'root', driver_lab.PASSWORD)
+    mishaps.restart_toolstack(master)
+    web.pass_time(60)
+
+
 def half_promoted(web: desk.Desk, hosts: list[str]) -> None:
     """A member was promoted, and nobody told the others."""
     web.kill(hosts[0])
@@ -174,6 +184,7 @@ POOLS = {
     'split, most with a new master': PoolState(split_from_the_master, (3,)),
     # A join, a set master and their leavings need an aggregate that is active.
     'half joined': PoolState(half_joined, choice=True, changing=False),
+    'joiner stuck': PoolState(joiner_stuck, changing=False),
     'half promoted': PoolState(half_promoted, (2, 3), choice=True),
     'passwords differ': PoolState(passwords_differ, (2, 3)),
     'stamp lost': PoolState(stamp_lost, changing=False),
@@ -414,6 +425,11 @@ def set_pool(web: desk.Desk, host: str, options: Options) -> None:
         )
 
 
+def destroy_vm(web: desk.Desk, host: str, options: Options) -> None:
+    with driver_lab.session(web.lab, web.host(host)) as api:
+        api.VM.destroy(api.VM.get_by_uuid(options['uuid']))
+
+
 def forget_sr(web: desk.Desk, host: str, options: Options) -> None:
     with driver_lab.session(web.lab, web.host(host)) as api:
         api.SR.forget(api.SR.get_by_uuid(options['uuid']))
@@ -424,6 +440,7 @@ XE: dict[str, collections.abc.Callable[[desk.Desk, str, Options], None]] = {
     'pool-ha-enable': enable_ha,
     'pool-param-set': set_pool,
     'sr-forget': forget_sr,
+    'vm-destroy': destroy_vm,
 }
 """What XAPI's own command line does; it is no part of the simulator."""
 
@@ -441,7 +458,7 @@ def test_the_audit_leads_out(
 ) -> None:
     hosts = [f"xen{number:02}" for number in range(1, size + 1)]
     topology = TOPOLOGY.format(hosts=', '.join(hosts))
-    if pool == 'half joined':
+    if pool in ('half joined', 'joiner stuck'):
         topology += 'hosts: [{name: free1}]\n'
     monkeypatch.setattr(voting, 'DATABASE_SILENCE', 1.0)  # of our seconds
     with desk.seated(tmp_path, topology, capsys, monkeypatch) as web:
