@@ -9,6 +9,7 @@ joiner's own restart: the joiner then answers HOST_STILL_BOOTING for ever
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import pathlib
 import re
 import shlex
@@ -39,7 +40,13 @@ def _web(
 
 
 def stick(web: desk.Desk, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let a join stick, and return what was told of it."""
+    """Let a join stick, and return what was told of it.
+
+    The joiner's toolstack restarts seldom: no command meets it meanwhile.
+    """
+    world = web.lab.world
+    seldom = dataclasses.replace(world.timings, stuck_restart=(1e5, 1e5))
+    monkeypatch.setattr(world, 'timings', seldom)
     take_role = join._take_role
 
     def and_restart(
@@ -85,7 +92,7 @@ def reset(web: desk.Desk) -> None:
         mishaps.kill(joiner)
     joiner.forget_installation()
     mishaps.power_on(joiner)
-    web.settle()
+    web.pass_time(120)  # its first boot, too
 
 
 def clean_up(web: desk.Desk, steps: int = 2) -> None:

@@ -41,10 +41,10 @@ def way_out(case: EjectCase, found: identity.Identified) -> str:
     forget = case.removing('--forget', '--yes')
     host = case.host.typed
     master = case.pool.coordinator
-    if found.who is Who.NOBODY:
-        return f"switch on {host}, or, if it is gone for good: {forget}"
     if found.who is Who.STARTING or case.is_stuck:
         return case.switched_off
+    if found.who is Who.NOBODY:
+        return f"switch on {host}, or, if it is gone for good: {forget}"
     if found.who is Who.RIVAL and master is not None:
         return (
             f"on {host}: xe pool-emergency-reset-master "

@@ -14,6 +14,12 @@ _NO_DATA = frozenset({'udev', 'iso'})
 """Types of storage that an eject cannot wipe: drives and images."""
 
 
+_STUCK = frozenset(
+    {identity.Who.MEMBER, identity.Who.STARTING, identity.Who.NOBODY}
+)
+"""Who answers where a member is stuck."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EjectCase:
     """A member that shall leave.
@@ -76,12 +82,11 @@ class EjectCase:
     def is_stuck(self) -> bool:
         """Whether the member is there and will never be ready.
 
-        Its toolstack restarts every minute or two, and names its master
-        until then.
+        Its toolstack restarts every minute or two: for a moment it does not
+        answer, then it names its master.
         """
-        there = (identity.Who.MEMBER, identity.Who.STARTING)
         who = self.found.who if self.found else None
-        return who in there and self.blocking is not None
+        return who in _STUCK and self.blocking is not None
 
     @property
     def switched_off(self) -> str:

@@ -38,15 +38,14 @@ def tell(
     :param vm: the record that keeps it from being ready.
     :param forgetting: the command that forgets the member.
     """
-    off = found.who is Who.NOBODY
-    first = '' if off else f"switch off {host}, then: "
     return fail(
         check,
         f"'{host}' {identity.words(found.seen)}, and will never be ready: "
         f"the record of its control domain ({vm.uuid}) is halted and on no "
         f"host, as happens when the toolstack of the master restarts during "
         f"a join",
-        f"{first}{forgetting}; then: {domains.destroying(vm)}",
+        f"switch off {host}, then: {forgetting}; "
+        f"then: {domains.destroying(vm)}",
         findings.at_fault(found.record, vm),
     )
 
