@@ -80,6 +80,8 @@ def test_an_eject_that_the_host_goes_on_with_is_not_said_to_be_undone(
         assert lab.last().outcome == 'failed'
         monkeypatch.undo()
         lab.stage.await_quiet()
+        told = lab.driver.audit_aggregate(None, lab.row).failures
+        assert any("'xen03' serves a pool of its" in f.message for f in told)
         lab.driver.remove_from_aggregate(None, lab.row, 'xen03', forget=True)
         labs.agree(lab)
         assert lab.truth.members == frozenset(scenarios.TWO)

@@ -27,6 +27,9 @@ def is_change(method: str) -> bool:
 DISABLED = 'live'
 """The check of audits that finds disabled hosts."""
 
+VIEWS = 'member-views'
+"""The check of audits that finds members with another master."""
+
 HA = 'ha-not-as-before'
 """No audit can know of that; who switched it off has to tell."""
 
@@ -210,7 +213,7 @@ def unwell(where: stage.Stage) -> dict[str, str]:
     if pool.disabled:
         found[DISABLED] = f'disabled: {sorted(pool.disabled)}'
     if pool.dissidents:
-        found['member-views'] = f'dissidents: {sorted(pool.dissidents)}'
+        found[VIEWS] = f'dissidents: {sorted(pool.dissidents)}'
     if pool.stamp and pool.name != scenarios.NAME:
         found['name'] = f'the pool is called {pool.name!r}'
     wanted = None

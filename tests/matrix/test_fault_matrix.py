@@ -153,8 +153,21 @@ def untold(
         told.add(judge.HA)
     if 'afterwards: ' in str(error) or 'enabled' in str(error):
         told.add(judge.DISABLED)
+    if _strangers_are_named(where, report):
+        told.add(judge.VIEWS)
     found = judge.unwell(where)
     return [found[check] for check in found.keys() - told]
+
+
+def _strangers_are_named(where: stage.Stage, report: model.Report) -> bool:
+    """Say whether the audit tells of each member that serves a pool of its
+    own by now: who it is says more than whom it takes for its master."""
+    pool = judge.truth(where)
+    told = [one.message for one in report.failures if one.check == 'identity']
+    return pool is not None and all(
+        any(f"'{host}' serves a pool of its own" in each for each in told)
+        for host in pool.dissidents
+    )
 
 
 def unjust(
