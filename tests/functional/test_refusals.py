@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
+
+import pytest
 
 from tests.functional import cli_lab, refusals
 from xenpool_driver import conf, store
@@ -40,3 +43,35 @@ def test_a_lie_is_seen_in_records_and_aggregates(
         [told] = _watch.lies
         assert f"host/{host}/enabled/ True -> False" in told
         _watch.lies.clear()
+
+
+def test_what_xapi_refuses_is_told_with_its_remedy(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the command line, and by the journal afterwards."""
+    told = (
+        'HOST_DISABLED: enable the host first; which one it is, is told on '
+        'xen02 by: xe host-list enabled=false'
+    )
+    with cli_lab.simulation(2) as lab:
+        path = cli_lab.write_config(tmp_path / 'xenpool.conf', lab)
+
+        def xenpool(*words: str) -> cli_lab.Result:
+            status = main.main(['--config-file', str(path), *words])
+            return cli_lab.Result(status, *capsys.readouterr())
+
+        assert xenpool('aggregate', 'create', 'web').status == 0
+        add = ('aggregate', 'add', 'host', 'web')
+        assert xenpool(*add, 'xen01').status == 0
+        for method in ('pool.join', 'Async.pool.join'):
+            lab.faults.refuse(method, 'HOST_DISABLED')
+
+        refused = xenpool(*add, 'xen02')
+
+        assert refused.status == 1
+        assert told in refused.err
+        listed = xenpool('operation', 'list', '-f', 'json')
+        newest = json.loads(listed.out)[0]
+        assert newest['Host'] == 'xen02', newest
+        uuid = newest['UUID']
+        assert told in xenpool('operation', 'show', uuid, '-f', 'json').out
