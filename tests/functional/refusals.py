@@ -33,6 +33,11 @@ TABLES = {
 """Table -> the rows of aggregates that are not dismissed. A refused adoption
 leaves a dismissed one, which is in the way of nobody."""
 
+_SELECT = 'SELECT * FROM %s WHERE %s'
+
+NOTHING: dict[str, list[str]] = {table: [] for table in TABLES}
+"""What stands in a database that there is not yet."""
+
 State = dict[str, typing.Any]
 """What a command could have changed."""
 
@@ -89,22 +94,20 @@ def aggregates(path: str) -> State:
     try:
         url = str(conf.load([path]).database.connection or '')
     except Exception:  # the command says what is wrong with it
-        return {}
+        return NOTHING
     name = url.removeprefix('sqlite:///')
     if name == url or not pathlib.Path(name).is_file():
-        return {}
+        return NOTHING
     try:
         with contextlib.closing(
             sqlite3.connect(f"file:{name}?mode=rw", uri=True)
         ) as link:
             return {
-                table: sorted(
-                    map(repr, link.execute(f"SELECT * FROM {table}"))
-                )
-                for table in TABLES
+                table: sorted(map(repr, link.execute(_SELECT % (table, rows))))
+                for table, rows in TABLES.items()
             }
     except sqlite3.Error:  # no database of ours
-        return {}
+        return NOTHING
 
 
 def differences(before: typing.Any, after: typing.Any) -> list[str]:
