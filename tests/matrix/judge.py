@@ -214,7 +214,7 @@ def unwell(where: stage.Stage) -> dict[str, str]:
         found[DISABLED] = f'disabled: {sorted(pool.disabled)}'
     if pool.dissidents:
         found[VIEWS] = f'dissidents: {sorted(pool.dissidents)}'
-    if pool.stamp and pool.name != scenarios.NAME:
+    if pool.stamp and pool.name != current(where).name:
         found['name'] = f'the pool is called {pool.name!r}'
     wanted = None
     if where.scenario.prepare is scenarios.switch_ha_on:

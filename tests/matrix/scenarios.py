@@ -47,6 +47,8 @@ class Scenario:
     :ivar stamped: whether the pool carries the aggregate's stamp before.
     :ivar guests: virtual machines: name, host.
     :ivar more: of the pool's topology; lists are appended.
+    :ivar called: the aggregate's name when the request is done, and its
+        pool's.
     :ivar prepare: does the rest.
     """
 
@@ -64,6 +66,7 @@ class Scenario:
     more: collections.abc.Mapping[str, typing.Any] = dataclasses.field(
         default_factory=dict
     )
+    called: str = NAME
     prepare: collections.abc.Callable[[stage.Stage], None] = nothing
 
     def tree(self) -> Tree:
@@ -286,6 +289,15 @@ _ALL = (
         pool=TWO,
         after=('xen02',),
         master='xen02',
+    ),
+    Scenario(
+        'rename',
+        lambda worker, row: worker.rename_aggregate(None, row, 'rack2'),
+        members=TWO,
+        pool=TWO,
+        after=TWO,
+        master='xen01',
+        called='rack2',
     ),
     Scenario(
         'release',

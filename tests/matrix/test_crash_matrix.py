@@ -147,6 +147,8 @@ def end_of(where: stage.Stage) -> End:
 def is_done(where: stage.Stage) -> bool:
     """Say whether the aggregate is as was asked for."""
     scenario = where.scenario
+    if judge.current(where).name != scenario.called:
+        return False
     return end_of(where) == (scenario.after, scenario.master, scenario.end)
 
 

@@ -184,6 +184,8 @@ def unjust(
             master = judge.elected(where) or master
         end = (tuple(sorted(row.hosts)), row.metadata.get(pool_states.MASTER))
         wrong = [] if end == (scenario.after, master) else [f'ends as {end}']
+        if row.name != scenario.called:
+            wrong.append(f'is called {row.name}')
         return wrong + (
             [] if fault.deadly else [*judge.unwell(where).values()]
         )
