@@ -234,6 +234,6 @@ def test_time_runs_at_its_scale_and_never_back() -> None:
     quick.set_scale(0)
     frozen = quick.now()
     assert quick.now() == frozen
-    with pytest.raises(ValueError, match='cannot go back'):
+    with pytest.raises(ValueError, match='-1 is no number from 0 on'):
         quick.advance(-1)
     assert clock.from_iso(clock.to_iso(1e9)) == 1e9
