@@ -83,6 +83,24 @@ def complaints(words: collections.abc.Sequence[str]) -> list[str]:
     return found
 
 
+def refusal(
+    api: typing.Any, words: collections.abc.Sequence[str]
+) -> str | None:
+    """Return what XAPI's command line itself refuses, or None.
+
+    What its calls refuse is for who makes them to see.
+
+    :param api: the calls of a session on the host where the line is typed.
+    :param words: the line as a shell splits it, ``xe`` first.
+    """
+    options = dict(word.split('=', 1) for word in words[2:] if '=' in word)
+    if words[1] == 'vm-destroy':  # ``vm_destroy`` of cli_operations.ml
+        vm = api.VM.get_by_uuid(options['uuid'])
+        if api.VM.get_is_control_domain(vm):
+            return 'OPERATION_NOT_ALLOWED'
+    return None
+
+
 def _may_be_empty(command: str, name: str) -> bool:
     """Say whether an empty value means something: to set a field to it."""
     return command.endswith('-param-set') and name != 'uuid'

@@ -269,7 +269,9 @@ class PoolDriver(abc.ABC):
     ) -> model.Report:
         """Compare what the aggregate says with what XAPI says.
 
-        :param fix: settle what touches only our own metadata.
+        :param fix: settle what touches only our own metadata, put back a lost
+            stamp, and destroy the records of control domains that stuck joins
+            have left.
         """
 
     @abc.abstractmethod

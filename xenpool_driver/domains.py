@@ -12,6 +12,7 @@ record behind, and the next join of the same machine sticks again.
 from __future__ import annotations
 
 import collections.abc
+import shlex
 
 from xenpool_driver import objects
 
@@ -62,7 +63,25 @@ def blocking(
 def left_over(
     domains: Domains, hosts: collections.abc.Collection[objects.Host]
 ) -> list[objects.Vm]:
-    """Return the control domains of hosts that the pool has no more.
+    """Return the control domains that are, for sure, of no host of the pool.
+
+    While a host has no control domain yet, none is: a join makes the record
+    of the host first and that of its control domain next, and ties them only
+    when the host has restarted (recorded).
+
+    :param domains: the pool's control domains; others do not matter.
+    :param hosts: the pool's hosts.
+    """
+    known = {vm.ref for vm in domains}
+    if all(host.control_domain in known for host in hosts):
+        return unclaimed(domains, hosts)
+    return []
+
+
+def unclaimed(
+    domains: Domains, hosts: collections.abc.Collection[objects.Host]
+) -> list[objects.Vm]:
+    """Return the control domains that no host of the pool names.
 
     :param domains: the pool's control domains; others do not matter.
     :param hosts: the pool's hosts.
@@ -74,6 +93,12 @@ def left_over(
     ]
 
 
-def destroying(vm: objects.Vm) -> str:
-    """Return the command that removes the record; typed on the master."""
-    return f"xe vm-destroy uuid={vm.uuid}"
+def destroying(aggregate: str) -> str:
+    """Return the command that destroys what is left over in a pool.
+
+    No command of XAPI's own command line does (``vm_destroy`` of
+    ``cli_operations.ml`` refuses every control domain).
+
+    :param aggregate: the name of the pool's aggregate.
+    """
+    return shlex.join(('xenpool', 'aggregate', 'audit', aggregate, '--fix'))

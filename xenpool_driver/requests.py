@@ -78,7 +78,9 @@ class CheckHosts:
 class Audit:
     """The options of an audit.
 
-    :ivar fix: settle what touches only our own metadata.
+    :ivar fix: settle what touches only our own metadata, put back a lost
+        stamp, and destroy the records of control domains that stuck joins
+        have left.
     """
 
     fix: bool

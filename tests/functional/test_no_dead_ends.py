@@ -425,11 +425,6 @@ def set_pool(web: desk.Desk, host: str, options: Options) -> None:
         )
 
 
-def destroy_vm(web: desk.Desk, host: str, options: Options) -> None:
-    with driver_lab.session(web.lab, web.host(host)) as api:
-        api.VM.destroy(api.VM.get_by_uuid(options['uuid']))
-
-
 def forget_sr(web: desk.Desk, host: str, options: Options) -> None:
     with driver_lab.session(web.lab, web.host(host)) as api:
         api.SR.forget(api.SR.get_by_uuid(options['uuid']))
@@ -440,7 +435,6 @@ XE: dict[str, collections.abc.Callable[[desk.Desk, str, Options], None]] = {
     'pool-ha-enable': enable_ha,
     'pool-param-set': set_pool,
     'sr-forget': forget_sr,
-    'vm-destroy': destroy_vm,
 }
 """What XAPI's own command line does; it is no part of the simulator."""
 

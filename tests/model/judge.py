@@ -283,7 +283,7 @@ def _replayed(
         elif what == 'end' and state == 'changing':
             good = outcome == 'succeeded'
             state, failed = ('active', 0) if good else ('error', 1)
-        elif what == 'end' and kind == 'stamp':
+        elif what == 'end' and kind in ('stamp', 'destroy-domains'):
             continue  # nobody has asked for it, so it does not count
         elif what == 'end' and state == 'active' and outcome != 'refused':
             failed = 0 if outcome == 'succeeded' else failed + 1

@@ -47,3 +47,12 @@ def test_one_whose_host_was_forgotten_is_left_over() -> None:
     gone = dataclasses.replace(DOM0, resident_on='a host that is no more')
     assert domains.left_over([gone], [HOST]) == []  # HOST still names it
     assert domains.left_over([gone], []) == [gone]
+
+
+def test_nothing_is_left_over_for_sure_while_a_host_has_no_domain() -> None:
+    """So it is until a joiner has restarted (recorded)."""
+    joiner = objects.Host(ref='joiner', uuid='j', control_domain=None)
+    gone = dataclasses.replace(DOM0, ref='gone', uuid='g')
+    assert domains.left_over([DOM0, gone], [HOST, joiner]) == []
+    assert domains.unclaimed([DOM0, gone], [HOST, joiner]) == [gone]
+    assert domains.left_over([DOM0, gone], [HOST]) == [gone]

@@ -143,6 +143,15 @@ def test_verbs_about_the_pool(
     later.recover_slaves.assert_called_once_with()
 
 
+def test_a_machine_is_destroyed_as_a_task(
+    changes: xapi_changes.PoolChanges, xapi: mock.MagicMock
+) -> None:
+    xapi.xenapi.task.get_record.return_value = task_record('success')
+    changes.destroy_vm('uuid-2')
+    xapi.xenapi.VM.get_by_uuid.assert_called_once_with('uuid-2')
+    xapi.xenapi.Async.VM.destroy.assert_called_once()
+
+
 def test_taken_key_is_refused(
     changes: xapi_changes.PoolChanges, xapi: mock.MagicMock
 ) -> None:

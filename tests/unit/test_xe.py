@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+from unittest import mock
 
 import pytest
 
@@ -44,3 +45,12 @@ def test_a_good_line_has_no_complaints(line: str) -> None:
 )
 def test_a_bad_line_is_told(line: str, complaint: str) -> None:
     assert complaint in '; '.join(xe.complaints(shlex.split(line)))
+
+
+def test_the_command_line_destroys_no_control_domain() -> None:
+    api = mock.Mock()
+    line = ['xe', 'vm-destroy', 'uuid=u']
+    api.VM.get_is_control_domain.return_value = True
+    assert xe.refusal(api, line) == 'OPERATION_NOT_ALLOWED'
+    api.VM.get_is_control_domain.return_value = False
+    assert xe.refusal(api, line) is None

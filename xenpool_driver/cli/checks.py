@@ -130,7 +130,9 @@ class Audit(_Reports):
         parser.add_argument(
             '--fix',
             action='store_true',
-            help='settle what touches only our own metadata',
+            help='settle what touches only our own metadata, put back a lost '
+            'stamp, and destroy records of control domains that stuck joins '
+            'have left',
         )
         command.add_remote(parser)
         return parser

@@ -81,7 +81,8 @@ def domain_left(case: EjectCase) -> checks.Problems:
             f"the record {vm.uuid} of the control domain of {case.host.name} "
             f"stays; with it the host would never be ready after another "
             f"join",
-            f"when {case.host.typed} is forgotten: {domains.destroying(vm)}",
+            f"when {case.host.typed} is forgotten: "
+            + domains.destroying(case.pool.aggregate or case.pool.name),
             findings.at_fault(vm),
         )
 

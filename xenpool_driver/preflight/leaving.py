@@ -92,13 +92,13 @@ class EjectCase:
     def switched_off(self) -> str:
         """What to do with a member that starts and starts: one that is stuck
         is not waited for."""
-        host, vm = self.host.typed, self.blocking
+        host = self.host.typed
         forget = self.removing('--forget', '--yes')
-        if vm is None:
+        if self.blocking is None:
             wait = f"wait a minute; if it stays so, switch off {host}"
             return f"{wait}, then: {forget}"
-        then = f"then: {domains.destroying(vm)}"
-        return f"switch off {host}, then: {forget}; {then}"
+        then = domains.destroying(self.pool.aggregate or self.pool.name)
+        return f"switch off {host}, then: {forget}; then: {then}"
 
     @functools.cached_property
     def leaving_srs(self) -> tuple[objects.Storage, ...]:

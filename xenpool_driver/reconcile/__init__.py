@@ -110,6 +110,11 @@ class Observation(enum.StrEnum):
     NOT_STAMPED = 'not stamped'
     """The pool carries no stamp, or somebody else's."""
 
+    DESTROYED = 'destroyed'
+    """The records that are left over are gone."""
+    NOT_DESTROYED = 'not destroyed'
+    """At least one of them is there."""
+
     RENAMED = 'renamed'
     """The pool has the new name."""
     NOT_RENAMED = 'not renamed'
@@ -219,6 +224,15 @@ SETTLEMENTS: collections.abc.Mapping[tuple[str, Observation], Settlement] = {
         'failed', None, 'the pool does not carry the stamp of the aggregate'
     ),
     ('stamp', Observation.UNKNOWN): Settlement('failed', None, _BLIND),
+    ('destroy-domains', Observation.DESTROYED): _SUCCEEDED,
+    ('destroy-domains', Observation.NOT_DESTROYED): Settlement(
+        'failed',
+        None,
+        'a record of a control domain that is left over is still there',
+    ),
+    ('destroy-domains', Observation.UNKNOWN): Settlement(
+        'failed', None, _BLIND
+    ),
     ('rename', Observation.RENAMED): _SUCCEEDED,
     ('rename', Observation.NOT_RENAMED): Settlement(
         'failed', None, 'the aggregate is renamed, the pool is not'

@@ -45,7 +45,7 @@ def tell(
         f"host, as happens when the toolstack of the master restarts during "
         f"a join",
         f"switch off {host}, then: {forgetting}; "
-        f"then: {domains.destroying(vm)}",
+        f"then: {domains.destroying(case.declared.name)}",
         findings.at_fault(found.record, vm),
     )
 
@@ -63,6 +63,6 @@ def left_over(case: cases.AuditCase, check: str) -> cases.Found:
             f"the pool keeps the record {vm.uuid} ({vm.name}) of a control "
             f"domain whose host is no member; if that host joins again, it "
             f"will never be ready",
-            domains.destroying(vm),
+            domains.destroying(case.declared.name),
             findings.at_fault(vm),
         )

@@ -3,7 +3,8 @@
 
 ``common`` what they share; ``formation`` set up, adopt, join; ``leaving``
 eject, forget, clear, dismiss; ``releasing`` release; ``mastership`` set
-master; ``promotion`` promote; ``naming`` rename, stamp; ``judging`` checks
+master; ``promotion`` promote; ``naming`` rename, stamp; ``leftovers`` destroy
+what stuck joins leave; ``judging`` checks
 before a join; ``inspection`` other checks, audit; ``holding`` who holds an
 operation.
 """
@@ -21,6 +22,7 @@ from xenpool_driver.verbs import (
     inspection,
     judging,
     leaving,
+    leftovers,
     mastership,
     naming,
     promotion,
@@ -36,6 +38,7 @@ Dismiss = leaving.Dismiss
 Eject = leaving.Eject
 Forget = leaving.Forget
 Leaving = leaving.Leaving
+DestroyDomains = leftovers.DestroyDomains
 HandOver = mastership.HandOver
 Release = releasing.Release
 Rename = naming.Rename
@@ -60,6 +63,7 @@ is_master = common.is_master
 __all__ = [
     'Adopt',
     'Clear',
+    'DestroyDomains',
     'Dismiss',
     'Eject',
     'Forget',
@@ -102,6 +106,7 @@ _KINDS: dict[str, type[operation.Verb]] = {
         Promote,
         Rename,
         Restamp,
+        DestroyDomains,
         Dismiss,
         Release,
     )

@@ -11,7 +11,6 @@ from xenpool_driver import (
     exceptions,
     identity,
     model,
-    objects,
     operation,
     pool_states,
     reconcile,
@@ -23,6 +22,7 @@ from xenpool_driver.verbs import (
     common,
     judging,
     leaving,
+    leftovers,
     naming,
     passwords,
     sight,
@@ -89,7 +89,9 @@ def audit(
 ) -> model.Report:
     """Compare what the aggregate says with what XAPI says.
 
-    :param fix: settle what touches only our own metadata.
+    :param fix: settle what touches only our own metadata, put back a lost
+        stamp, and destroy the records of control domains that stuck joins
+        have left.
     """
     pending = _pending(site, row)
     try:
@@ -116,7 +118,8 @@ def audit(
         fixed += _fix(site, row, needed)
         if needed:
             answers = sight.members(site, row, pool, door.name)
-    domains, domains_unread = _control_domains(door)
+        fixed += leftovers.destroy(site, row, door)
+    domains, domains_unread = leftovers.read(door)
     findings = reconcile.audit(
         reconcile.Declared.of(row),
         pool.called(sight.names(row, placed), row.name),
@@ -132,16 +135,6 @@ def audit(
     )
     logins = _logins(site, row, answers, door.name)
     return model.Report(row.name, (*fixed, *findings, *logins))
-
-
-def _control_domains(
-    door: client.Client,
-) -> tuple[collections.abc.Sequence[objects.Vm], str]:
-    """Return a pool's control domains, and why they could not be read."""
-    try:
-        return door.control_domains(), ''
-    except exceptions.XapiError as error:
-        return (), str(error)
 
 
 def _logins(

@@ -106,5 +106,5 @@ def way_out(aggregate: str, host: str, blocking: objects.Vm | None) -> str:
     forget = shlex.join(
         ('xenpool', 'aggregate', 'remove', 'host', aggregate, host)
     )
-    then = f"; then: {domains.destroying(blocking)}" if blocking else ''
+    then = f"; then: {domains.destroying(aggregate)}" if blocking else ''
     return f"switch off {host}, then: {forget} --forget --yes{then}"

@@ -275,6 +275,13 @@ class PoolChanges:
         host = self._ref_of('host', host_uuid)
         self._complete('Async.VM.start_on', ref, host, False, False)
 
+    def destroy_vm(self, vm_uuid: str) -> None:
+        """Destroy the records of a virtual machine; its disks stay.
+
+        :param vm_uuid: its uuid.
+        """
+        self._complete('Async.VM.destroy', self._ref_of('VM', vm_uuid))
+
     def forget_tasks(self, tasks: typing.Iterable[str]) -> None:
         """Let XAPI forget tasks that have ended.
 

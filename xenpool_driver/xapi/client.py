@@ -33,6 +33,7 @@ LASTING = frozenset(
     f"Async.{method}"
     for method in (
         'VM.clean_shutdown',
+        'VM.destroy',
         'VM.start',
         'VM.start_on',
         'host.destroy',

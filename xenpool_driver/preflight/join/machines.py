@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections.abc
+import shlex
 
 from xenpool_driver import domains, findings, objects
 from xenpool_driver.preflight import check
@@ -108,15 +109,27 @@ def left_over_domain(case: cases.JoinCase) -> check.Problems:
             f"the pool {case.pool.name} has the record {found.uuid} of the "
             f"control domain of {case.me.name}, left by an earlier join; "
             f"with it {case.me.name} would answer {domains.BOOTING} for ever",
-            f"on {case.master.typed}: {domains.destroying(found)}",
+            _destroying(case),
             objects=findings.at_fault(found),
         )
+
+
+def _destroying(case: cases.JoinCase) -> str:
+    """Return what destroys a record that is left over in the pool."""
+    if case.pool.aggregate:
+        return domains.destroying(case.pool.aggregate)
+    name = case.pool.name
+    adopt = ('xenpool', 'aggregate', 'adopt', name)
+    return (
+        f"{shlex.join((*adopt, '--from', case.master.typed))}; then: "
+        f"{domains.destroying(name)}"
+    )
 
 
 def _left_over(case: cases.JoinCase) -> objects.Vm | None:
     own = case.joiner.vms.get(case.me.control_domain or '')
     theirs = case.pool.vms.values()
-    for vm in domains.left_over(theirs, case.pool.hosts.values()):
+    for vm in domains.unclaimed(theirs, case.pool.hosts.values()):
         if own is not None and vm.uuid == own.uuid:
             return vm
     return None
