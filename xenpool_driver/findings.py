@@ -88,6 +88,22 @@ def listed(names: collections.abc.Iterable[str], limit: int = 8) -> str:
     return f"{', '.join(found[:limit])} and {len(found) - limit} more"
 
 
+def in_order(commands: collections.abc.Iterable[str]) -> str:
+    """Return commands to type one after the other: all of them.
+
+    One that is left out leaves the one who typed the others refused again.
+    """
+    return '; '.join(dict.fromkeys(commands))
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things, in words that fit it.
+
+    :param what: one of them, such as ``disk``.
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def forgetting(
     aggregate: str, host: objects.Host, master: objects.Host | None
 ) -> str:

@@ -819,9 +819,34 @@ def test_certificates_that_end() -> None:
         cert['not_after'] = '20260101T00:00:00Z'
         cert['not_before'] = '20250101T00:00:00Z'
     report = judge(joiner, pool, now=1767225600.0 - 86400)
-    assert 'expires in 1 days' in of(report, 'certificate-dates')[0].message
+    assert of(report, 'certificate-dates')[0].message.endswith(' in 1 day')
     report = judge(joiner, pool, now=1767225601.0)
     assert 'has expired' in of(report, 'certificate-dates')[0].message
+
+
+def test_certificates_are_judged_by_the_clocks_of_the_hosts() -> None:
+    joiner, pool = raw_pools.pair()
+    for raw in (joiner, pool):
+        for cert in raw['Certificate'].values():
+            cert['not_before'] = '20260101T00:00:00Z'
+            cert['not_after'] = '20360101T00:00:00Z'
+    early = 1767225600.0 - 86400  # by our clock; theirs is two days ahead
+    report = join.check(
+        raw_pools.parse(joiner, clock_offset=172800.0),
+        raw_pools.parse(pool, clock_offset=172800.0),
+        now=early,
+    )
+    assert severities(report, 'certificate-dates') == {'pass'}
+    report = join.check(
+        raw_pools.parse(joiner, clock_offset=0.0),
+        raw_pools.parse(pool, clock_offset=172800.0),
+        now=early,
+    )
+    name = host(joiner)[1]['name_label']
+    found = of(report, 'certificate-dates')
+    assert found
+    for finding in found:
+        assert f"of {name} is not valid yet" in finding.message
 
 
 def test_operations_of_the_pool() -> None:

@@ -346,13 +346,21 @@ def test_nics_of_other_names_are_renamed_with_their_macs() -> None:
     assert f"interface-rename --update eth1={pif['MAC']}," in found[0].remedy
 
 
-def test_a_hostname_that_is_taken_in_a_directory() -> None:
+def of_build(sides: Sides, build: str) -> None:
+    """Let all hosts be of one version of the toolstack."""
+    for raw in sides.values():
+        for record in raw['host'].values():
+            record['software_version']['xapi_build'] = build
+
+
+@pytest.mark.parametrize('build', ['1.249.3', '24.38.2', '0.0'])
+def test_a_hostname_that_is_taken_in_a_directory(build: str) -> None:
     sides = situation('hostname-in-directory')
+    of_build(sides, build)
     report = judge(sides)
-    assert bad(report) == [('duplicate-name', WARN)] * 2
-    by_host, by_label = [
-        f for f in report.findings if f.check == 'duplicate-name'
-    ]
+    found = [f for f in report.findings if f.check == 'duplicate-name']
+    assert [f.severity for f in found] == [WARN] * 2
+    by_host, by_label = found
     pool = raw_pools.only(sides['joiner'], 'pool')
     leave = f"xe pool-disable-external-auth uuid={pool['uuid']}"
     assert by_host.remedy.index(leave) < by_host.remedy.index(
@@ -368,6 +376,85 @@ def test_a_hostname_that_is_taken_in_a_directory() -> None:
     )
     assert 'directory' not in plain.remedy
     assert 'xe host-set-hostname-live host-uuid=' in plain.remedy
+
+
+@pytest.mark.parametrize('build', ['24.39.0', '26.17.0'])
+def test_a_toolstack_that_renames_a_host_in_a_directory(build: str) -> None:
+    sides = situation('hostname-in-directory')
+    of_build(sides, build)
+    report = judge(sides)
+    assert bad(report) == [('duplicate-name', WARN)] * 2
+    by_host = next(f for f in report.findings if f.check == 'duplicate-name')
+    uuid = joiner(sides)['uuid']
+    assert by_host.remedy.startswith(
+        f"on xen01: xe host-set-hostname-live host-uuid={uuid} host-name="
+    )
+    assert 'disable-external-auth' not in by_host.remedy
+    service = joiner(sides)['external_auth_service_name']
+    assert f"its account in {service} keeps the old name" in by_host.remedy
+
+
+def test_hostnames_are_compared_without_case() -> None:
+    sides = situation()
+    member = raw_pools.host(sides['pool'], master=False)[1]
+    joiner(sides)['hostname'] = member['hostname'].upper()
+    report = judge(sides)
+    assert bad(report) == [('duplicate-name', WARN)]
+    assert member['uuid'] in only(report, 'duplicate-name').message
+    joiner(sides)['hostname'] = 'another'
+    joiner(sides)['name_label'] = member['name_label'].upper()
+    assert bad(judge(sides)) == []
+
+
+def test_two_joiners_that_are_copies_of_each_other() -> None:
+    one, other = situation(), situation()
+    joiner(other).update(address='127.0.77.14', name_label='b', hostname='b')
+    twin = raw_pools.parse(other['joiner'])
+    found = only(judge(one, batch=[twin]), 'duplicate-in-batch')
+    assert found.severity is FAIL
+    for word in (joiner(one)['uuid'], '127.0.77.13', '127.0.77.14'):
+        assert word in found.message
+    assert 'copied installation' in found.message
+    assert found.remedy.startswith('install anew')
+    joiner(other)['address'] = '127.0.77.13'
+    twin = raw_pools.parse(other['joiner'])
+    found = only(judge(one, batch=[twin]), 'duplicate-in-batch')
+    assert found.remedy == 'name each host once'
+
+
+def copies(
+    raw: raw_pools.Raw, cls: str, like: str, number: int
+) -> list[dict[str, typing.Any]]:
+    """Add copies of a record; return them."""
+    return [
+        raw[cls].setdefault(
+            f"OpaqueRef:{cls}-copy-{n}",
+            {**raw[cls][like], 'uuid': f"copy-{cls}-{n}"},
+        )
+        for n in range(number)
+    ]
+
+
+def test_a_remedy_names_the_command_for_each_object() -> None:
+    """Who is told of three of five is refused again."""
+    sides = situation()
+    raw = sides['joiner']
+    me, _ = raw_pools.host(raw)
+    for n, host in enumerate(copies(raw, 'host', me, 5)):
+        host.update(address=f"127.0.77.2{n}", hostname=f"old{n}")
+    for sr in copies(raw, 'SR', next(iter(raw['SR'])), 5):
+        sr.update(type='nfs', shared=True, is_tools_sr=False, PBDs=[])
+    for vm in copies(raw, 'VM', next(iter(raw['VM'])), 5):
+        vm.update(is_control_domain=False, power_state='Running')
+    report = judge(sides)
+    for check, command, cls in (
+        ('no-other-hosts', 'xe pool-eject host-uuid={}', 'host'),
+        ('shared-storage-on-joiner', 'xe sr-forget uuid={}', 'SR'),
+        ('running-vms', 'xe vm-shutdown uuid={}', 'VM'),
+    ):
+        remedy = only(report, check).remedy
+        for n in range(5):
+            assert command.format(f"copy-{cls}-{n}") in remedy, check
 
 
 def test_no_address_on_the_network_of_the_pools_cluster() -> None:

@@ -165,7 +165,7 @@ def residents(case: EjectCase) -> checks.Problems:
     yield checks.Problem(
         f"virtual machines are on {case.host.name}: {names}",
         'repeat with --drain, or: '
-        + '; '.join(evacuation.shutdown(vm) for vm in case.guests),
+        + findings.in_order(evacuation.shutdown(vm) for vm in case.guests),
         ('OPERATION_NOT_ALLOWED', 'VM resident on host'),
         at_fault,
     )
@@ -202,8 +202,8 @@ def unpluggable(case: EjectCase) -> checks.Problems:
             yield checks.Problem(
                 f"the storage {sr.name} cannot be unplugged from "
                 f"{case.host.name}: its control domain uses {names}",
-                '; '.join(
-                    f"xe vbd-unplug uuid={vbd.uuid}" for _, vbd in held[:3]
+                findings.in_order(
+                    f"xe vbd-unplug uuid={vbd.uuid}" for _, vbd in held
                 ),
                 objects=findings.at_fault(sr, *(vdi for vdi, _ in held)),
             )

@@ -140,7 +140,7 @@ def _storage(blocker: _Blocker) -> _Told:
         )
     return (
         f"{vm.name} uses {names} on {sr.name}, which other hosts do not see",
-        '; '.join(
+        findings.in_order(
             moving(pool, vdi, blocker.home)
             for vbd, vdi in used
             if vbd.type != 'CD' and vm.power_state == 'Running'
@@ -158,11 +158,11 @@ def _eject_cds(blocker: _Blocker, discs: list[objects.Vbd]) -> str:
     ]
     if len(loaded) == 1:
         return f"xe vm-cd-eject uuid={blocker.vm.uuid}"
-    return '; '.join(f"xe vbd-eject uuid={vbd.uuid}" for vbd in discs)
+    return findings.in_order(f"xe vbd-eject uuid={vbd.uuid}" for vbd in discs)
 
 
 def _missing_plugs(blocker: _Blocker, sr: objects.Storage) -> str:
-    return '; '.join(
+    return findings.in_order(
         f"xe pbd-plug uuid={pbd.uuid}"
         for pbd in blocker.pool.pbds_of_sr(sr)
         if pbd.host != blocker.home.ref and not pbd.currently_attached
@@ -239,7 +239,7 @@ def _nowhere(blocker: _Blocker) -> _Told:
     return (
         f"{blocker.vm.name} can go to no other host: none is enabled and as "
         f"new as {blocker.home.name}",
-        '; '.join(f"xe host-enable uuid={host.uuid}" for host in idle),
+        findings.in_order(f"xe host-enable uuid={host.uuid}" for host in idle),
         tuple(idle),
     )
 

@@ -95,7 +95,7 @@ def storage_left(case: EjectCase) -> checks.Problems:
             f"the record of the storage {sr.name} stays, connected to no "
             f"host"
             + (
-                f", with {len(disks)} disks "
+                f", with {findings.counted(len(disks), 'disk')} "
                 f"({findings.sized(sum(d.virtual_size for d in disks))})"
                 if disks
                 else ''

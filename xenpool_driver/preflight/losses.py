@@ -34,7 +34,7 @@ def data_loss(case: EjectCase) -> checks.Problems:
         size = sum(disk.virtual_size for disk in disks)
         yield checks.Problem(
             f"the local storage {sr.name} of {case.host.name} would be "
-            f"wiped, with {_counted(disks, 'disk')} "
+            f"wiped, with {findings.counted(len(disks), 'disk')} "
             f"({findings.sized(size)})",
             _moving_away(case) if disks else '',
             objects=findings.at_fault(sr),
@@ -69,11 +69,6 @@ def _saving(case: EjectCase, disk: objects.Vdi) -> str:
 def _waking(vm: objects.Vm) -> str:
     """Return what to type to let a suspended machine keep its work."""
     return f"xe vm-resume uuid={vm.uuid}; xe vm-shutdown uuid={vm.uuid}"
-
-
-def _counted(things: collections.abc.Sized, what: str) -> str:
-    """Return a number of things, in words that fit it."""
-    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
 
 
 def _moving_away(case: EjectCase) -> str:
@@ -204,7 +199,7 @@ def iso_libraries(case: EjectCase) -> checks.Problems:
         place = pbd.device_config.get('location', '') if pbd else ''
         yield checks.warning(
             f"the ISO library {sr.name} of {case.host.name} goes with it, "
-            f"with {_counted(images, 'image')}"
+            f"with {findings.counted(len(images), 'image')}"
             + (
                 f" (in the drives of {findings.listed(sorted(users))})"
                 if users

@@ -132,7 +132,7 @@ def updates(case: cases.AuditCase, check: str) -> cases.Found:
                 check,
                 f"'{label}' has other updates than the master: "
                 f"{findings.listed(_named(case, found ^ wanted))}",
-                '; '.join(
+                findings.in_order(
                     f"xe update-apply uuid={uuid} host={where.uuid}"
                     for uuid, where in lacked
                 ),
@@ -246,9 +246,10 @@ def certificates(case: cases.AuditCase, check: str) -> cases.Found:
                     at_fault,
                 )
         elif case.now is not None and cert.not_after is not None:
-            yield from _validity(
-                check, case.now, cert, hosts.get(cert.host or '', 'the pool')
-            )
+            label = hosts.get(cert.host or '', 'the pool')
+            ahead = (case.clocks or {}).get(label, case.records.clock_offset)
+            now = case.now + (ahead or 0.0)
+            yield from _validity(check, now, cert, label)
 
 
 def _validity(
@@ -262,7 +263,8 @@ def _validity(
         yield fail(check, f"{what} has expired", remedy, at_fault)
     elif left < CERTIFICATE_WARNING:
         days = int(left // 86400)
-        yield warn(check, f"{what} expires in {days} days", remedy, at_fault)
+        when = findings.counted(days, 'day')
+        yield warn(check, f"{what} expires in {when}", remedy, at_fault)
 
 
 _AUDIT = collections.abc.Callable[[cases.AuditCase, str], cases.Found]

@@ -47,7 +47,9 @@ def unconnected(case: cases.AuditCase, check: str) -> cases.Found:
     ):
         if found:
             names = findings.listed(sr.name for sr in found)
-            forget = '; '.join(f"xe sr-forget uuid={sr.uuid}" for sr in found)
+            forget = findings.in_order(
+                f"xe sr-forget uuid={sr.uuid}" for sr in found
+            )
             yield tell(
                 check,
                 f"storage is connected to no host: {names}; a host that was "

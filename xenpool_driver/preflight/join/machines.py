@@ -25,8 +25,9 @@ def running(case: cases.JoinCase) -> check.Problems:
             f"virtual machines run on {case.me.name}: "
             f"{findings.listed(vm.name for vm in found)}",
             f"on {case.me.name}: "
-            + '; '.join(f"xe vm-shutdown uuid={vm.uuid}" for vm in found[:3])
-            + ('; ...' if len(found) > 3 else ''),
+            + findings.in_order(
+                f"xe vm-shutdown uuid={vm.uuid}" for vm in found
+            ),
             ('JOINING_HOST_CANNOT_HAVE_RUNNING_VMS',),
             findings.at_fault(*found),
         )
@@ -61,9 +62,8 @@ def suspended(case: cases.JoinCase) -> check.Problems:
             f"their saved state may be lost by the join: "
             f"{findings.listed(vm.name for vm in found)}",
             f"on {case.me.name}: "
-            + '; '.join(
-                f"xe {_WAKE[vm.power_state]} uuid={vm.uuid}"
-                for vm in found[:3]
+            + findings.in_order(
+                f"xe {_WAKE[vm.power_state]} uuid={vm.uuid}" for vm in found
             )
             + ', then shut them down',
             findings.at_fault(*found),
@@ -82,10 +82,10 @@ def passthrough(case: cases.JoinCase) -> check.Problems:
         yield check.warning(
             f"virtual machines of {case.me.name} own PCI devices and will "
             f"run nowhere else: {findings.listed(vm.name for vm in found)}",
-            '; '.join(
+            findings.in_order(
                 f"xe vm-param-remove uuid={vm.uuid} param-name=other-config "
                 f"param-key=pci"
-                for vm in found[:3]
+                for vm in found
             ),
             findings.at_fault(*found),
         )
@@ -164,7 +164,6 @@ def _rescue(
             f"install {case.me.name} anew: its disk is a copy of another "
             f"host's"
         )
-    return f"on {case.me.name}: " + '; '.join(
-        f"xe vm-export uuid={vm.uuid} filename={vm.uuid}.xva"
-        for vm in guests[:3]
+    return f"on {case.me.name}: " + findings.in_order(
+        f"xe vm-export uuid={vm.uuid} filename={vm.uuid}.xva" for vm in guests
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 import shlex
 
 from xenpool_driver import findings, identity, model, objects
@@ -29,6 +30,9 @@ BLOCKING_OPERATIONS = frozenset(
 """Pool operations that a join would run into (``xapi_pool_helpers.ml``)."""
 
 _UPDATING = 'apply_updates'
+
+_RENAMED_IN_DIRECTORY = (24, 39)
+"""The toolstack that first renames a host in a directory (xen-api#6116)."""
 
 
 def joiner_ha(case: cases.JoinCase) -> check.Problems:
@@ -79,7 +83,7 @@ def not_itself(case: cases.JoinCase) -> check.Problems:
 def _copied(case: cases.JoinCase, member: objects.Host) -> tuple[str, str]:
     """Return what is said of a machine with the host uuid of another one.
 
-    :param member: the one in the pool.
+    :param member: that one: in the pool, or in the same request.
     """
     return (
         f"another machine at {case.me.address} has the host uuid of "
@@ -101,12 +105,13 @@ def _alone(case: cases.JoinCase, others: list[objects.Host]) -> str:
             f"pool, remove them; what it owns is told by: xenpool aggregate "
             f"list"
         )
-    dead = [h for h in others[:3] if case.joiner.is_live(h) is False]
-    living = [h for h in others[:3] if h not in dead]
+    dead = [h for h in others if case.joiner.is_live(h) is False]
+    living = [h for h in others if h not in dead]
     steps = [f"xe host-forget uuid={host.uuid}" for host in dead]
     steps += [f"xe pool-eject host-uuid={host.uuid}" for host in living]
     wiped = ' (wipes the local disks of a host that it ejects)'
-    return f"on {case.me.name}: " + '; '.join(steps) + wiped * bool(living)
+    commands = findings.in_order(steps)
+    return f"on {case.me.name}: {commands}{wiped * bool(living)}"
 
 
 def no_other_hosts(case: cases.JoinCase) -> check.Problems:
@@ -278,12 +283,12 @@ def same_name(case: cases.JoinCase) -> check.Problems:
         for host in records.hosts.values()
         if host.uuid != case.me.uuid and host is not case.old_record
     ]
-    for what, field, remedy in (
-        ('hostname', 'hostname', _other_hostname(case)),
-        ('name', 'name_label', _other_label(case.me)),
+    for what, field, alike, remedy in (
+        ('hostname', 'hostname', _same_hostname, _other_hostname(case)),
+        ('name', 'name_label', operator.eq, _other_label(case.me)),
     ):
         mine = getattr(case.me, field)
-        same = [h for h in others if mine and getattr(h, field) == mine]
+        same = [h for h in others if mine and alike(getattr(h, field), mine)]
         if same:
             yield check.warning(
                 f"the {what} '{mine}' of the joiner is also that of "
@@ -291,6 +296,15 @@ def same_name(case: cases.JoinCase) -> check.Problems:
                 f"on {case.me.name}: {remedy}",
                 findings.at_fault(case.me, *same),
             )
+
+
+def _same_hostname(one: str, other: str) -> bool:
+    """Say whether two hostnames are one to DNS and to a directory.
+
+    XAPI compares them letter by letter, and only when a pool enters a
+    directory (``xapi_pool.ml``, ``enable_external_auth``).
+    """
+    return one.casefold() == other.casefold()
 
 
 def _other_label(host: objects.Host) -> str:
@@ -312,6 +326,11 @@ def _other_hostname(case: cases.JoinCase) -> str:
     )
     if not me.external_auth_type:
         return rename
+    if case.asks(_RENAMED_IN_DIRECTORY, ''):
+        return (
+            f"{rename} (its account in {me.external_auth_service_name} "
+            f"keeps the old name)"
+        )
     return (
         f"xe pool-disable-external-auth uuid={case.my_pool.uuid} (the host "
         f"may refuse a new name in the directory, AUTH_ALREADY_ENABLED); "
@@ -348,18 +367,32 @@ def _other_address(case: cases.JoinCase) -> str:
 
 
 def same_in_batch(case: cases.JoinCase) -> check.Problems:
-    """The same host twice in one request, under two names."""
+    """The same host uuid twice in one request.
+
+    At two addresses these are two machines, of which one is a copy.
+    """
     twins = [
         records
         for records in case.batch
         if records.host_by_uuid(case.me.uuid) is not None
     ]
-    if twins:
+    for records in twins:
+        twin = records.host_by_uuid(case.me.uuid)
+        if (
+            twin is not None
+            and twin.address
+            and case.me.address
+            and not identity.same_address(twin.address, case.me.address)
+        ):
+            message, remedy = _copied(case, twin)
+        else:
+            message = (
+                f"the host {case.me.name} ({case.me.uuid}) is in this "
+                f"request more than once"
+            )
+            remedy = 'name each host once'
         yield check.Problem(
-            f"the host {case.me.name} ({case.me.uuid}) is in this request "
-            f"more than once",
-            'name each host once',
-            objects=findings.at_fault(case.me),
+            message, remedy, objects=findings.at_fault(case.me)
         )
 
 

@@ -120,7 +120,7 @@ def _cluster_remedy(
     """Return how the joiner gets one address there, and one only."""
     if found:
         stays = next((one for one in found if one.management), found[0])
-        return f"on {case.me.name}: " + '; '.join(
+        return f"on {case.me.name}: " + findings.in_order(
             rewiring.without_address(one) for one in found if one is not stays
         )
     there = next(
@@ -234,7 +234,7 @@ def _destroying(
     """
     if not all(record.uuid for record in found):
         return f"xe {kind}-list (shows what has to be destroyed)"
-    return '; '.join(
+    return findings.in_order(
         f"xe {kind}-destroy uuid={record.uuid}" for record in found
     )
 

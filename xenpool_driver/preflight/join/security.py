@@ -167,7 +167,7 @@ def ca_certificates(case: cases.JoinCase) -> check.Problems:
             f"{case.me.name} and the pool hold different CA certificates "
             f"under the same name: {findings.listed(names)}",
             f"on {case.me.name}: "
-            + '; '.join(
+            + findings.in_order(
                 f"xe pool-uninstall-ca-certificate name={name}"
                 for name in names
             ),
@@ -241,18 +241,26 @@ def pool_bundle(case: cases.JoinCase) -> check.Problems:
 
 
 def certificates(case: cases.JoinCase) -> check.Problems:
-    """Certificates that are over, or not valid yet, break what follows."""
+    """Certificates that are over, or not valid yet, break what follows.
+
+    The hosts judge them by their own clocks, which :func:`clocks` compares.
+    """
     if case.now is None:
         return
     for host, records in ((case.me, case.joiner), (case.master, case.pool)):
+        now = case.now + (records.clock_offset or 0.0)
         for cert in records.certificates.values():
             if cert.host == host.ref:
-                yield from _validity(case.now, host, cert)
+                yield from _validity(now, host, cert)
 
 
 def _validity(
     now: float, host: objects.Host, cert: objects.Certificate
 ) -> check.Problems:
+    """Judge one certificate.
+
+    :param now: what the clock of the host says, where it is known.
+    """
     what = f"the certificate ({cert.type}) of {host.name}"
     remedy = (
         f"on {host.name}: xe host-refresh-server-certificate host={host.uuid}"
@@ -268,7 +276,8 @@ def _validity(
         yield check.warning(f"{what} has expired", remedy, at_fault)
     elif cert.not_after - now < _SOON:
         days = int((cert.not_after - now) / 86400)
-        yield check.warning(f"{what} expires in {days} days", remedy, at_fault)
+        left = findings.counted(days, 'day')
+        yield check.warning(f"{what} expires in {left}", remedy, at_fault)
 
 
 def clocks(case: cases.JoinCase) -> check.Problems:

@@ -207,10 +207,10 @@ def pool_updates(case: cases.JoinCase) -> check.Problems:
         )
         yield check.Problem(
             f"updates differ: {what}",
-            '; '.join(
+            findings.in_order(
                 f"xe update-apply uuid={update.uuid} host="
                 + (case.master if where == case.me.name else case.me).uuid
-                for update, where in differing[:3]
+                for update, where in differing
             ),
             (
                 'HOSTS_NOT_HOMOGENEOUS',

@@ -42,14 +42,14 @@ def _forgetting(
 ) -> str:
     """Return what makes a host forget storage: unplugged first."""
     steps = []
-    for sr in found[:3]:
+    for sr in found:
         steps += [
             f"xe pbd-unplug uuid={pbd.uuid}"
             for pbd in side.pbds_of_sr(sr)
             if pbd.currently_attached
         ]
         steps.append(f"xe sr-forget uuid={sr.uuid}")
-    return '; '.join(steps)
+    return findings.in_order(steps)
 
 
 def sm_drivers(case: cases.JoinCase) -> check.Problems:
@@ -174,7 +174,7 @@ def multipathing(case: cases.JoinCase) -> check.Problems:
         off = findings.listed(h.name for h in members if not h.is_multipathed)
         yield check.warning(
             f"multipathing is on on {on} and off on {off} of the pool",
-            '; '.join(
+            findings.in_order(
                 _set_multipathing(host, True)
                 for host in members
                 if not host.is_multipathed

@@ -167,7 +167,7 @@ def _addresses_in_bond(
         f"on {case.me.name} ({told}): XAPI will not bond them there, and "
         f"only its log will say so (PIF_BOND_MORE_THAN_ONE_IP)",
         f"on {case.me.name}: "
-        + '; '.join(rewiring.without_address(pif) for pif in others),
+        + findings.in_order(rewiring.without_address(pif) for pif in others),
         findings.at_fault(*others, bond, name=names),
     )
 
