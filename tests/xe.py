@@ -98,7 +98,15 @@ def refusal(
         vm = api.VM.get_by_uuid(options['uuid'])
         if api.VM.get_is_control_domain(vm):
             return 'OPERATION_NOT_ALLOWED'
+    if words[1] in OF_GUESTS and 'uuid' in options:  # ``select_vms``
+        vm = api.VM.get_by_uuid(options['uuid'])
+        if api.VM.get_is_control_domain(vm) or api.VM.get_is_a_template(vm):
+            return 'No matching VMs found'
     return None
+
+
+OF_GUESTS = {'vm-export', 'vm-resume', 'vm-shutdown', 'vm-unpause'}
+"""Commands that find no control domain, no template and no snapshot."""
 
 
 def _may_be_empty(command: str, name: str) -> bool:

@@ -80,6 +80,20 @@ def connecting(
     )
 
 
+def renewing(cert: objects.Certificate, host: objects.Host) -> str:
+    """Return the command that gives a host a new certificate.
+
+    ``host-refresh-server-certificate`` renews only the one that is used
+    inside the pool (``refresh_server_certificate`` of ``xapi_host.ml``).
+
+    :param cert: the old one.
+    :param host: whose it is.
+    """
+    if cert.type == 'host_internal':
+        return f"xe host-refresh-server-certificate host={host.uuid}"
+    return f"xe host-reset-server-certificate host={host.uuid}"
+
+
 def listed(names: collections.abc.Iterable[str], limit: int = 8) -> str:
     """Return names for a sentence: all of them, or the first and how many."""
     found = list(names)

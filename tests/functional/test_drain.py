@@ -220,14 +220,21 @@ def test_what_is_in_the_way_is_said_in_numbers_and_names(
     ) as lab:
         load(lab)
         found = evacuation(refused(lab))
+        database = lab.stage.simulation.world.machines[0].db
+        assert database is not None
+        drives = {
+            vbd['userdevice']: vbd['uuid']
+            for vbd in database.all('VBD').values()
+            if vbd['type'] == 'CD'
+        }
 
     huge, loaded = found['huge'], found['withcd']
     assert 'huge needs 512.0 GiB of memory; free are: xen01 ' in huge.message
     assert 'GiB, xen02 ' in huge.message
     assert 'vm-shutdown' in huge.remedy
     assert 'the CD install.iso from isos in its drive' in loaded.message
-    uuid = loaded.objects[0].uuid
-    assert loaded.remedy == f"xe vm-cd-eject uuid={uuid}"
+    # vm-cd-eject is refused for a machine with an empty drive beside
+    assert loaded.remedy == f"xe vbd-eject uuid={drives['3']}"
 
 
 def fail_to_move(lab: labs.Lab) -> None:

@@ -156,6 +156,32 @@ def test_disks_have_a_way_out_that_fits_their_machine() -> None:
     assert '--yes' not in agreed[0].remedy
 
 
+def test_a_disk_that_is_attached_is_not_copied() -> None:
+    """A machine that sleeps keeps its disks; XAPI says VDI_IN_USE."""
+    raw = raw_pools.three()
+    with_data(raw)
+    for vbd in raw['VBD'].values():
+        vbd['currently_attached'] = True
+    machine = next(
+        vm for vm in raw['VM'].values() if vm['uuid'].endswith('db')
+    )
+    nfs = raw_pools.add_sr(raw, 'nfs', list(raw['host']), shared=True)
+    remedies = {}
+    for size in (100 * 1024**3, 100):
+        raw['SR'][nfs]['physical_size'] = str(size)
+        for state in ('Suspended', 'Running'):
+            machine['power_state'] = state
+            _, disk = found(judge(raw), 'data-loss')
+            remedies[size > 100, state] = disk.remedy
+    move = 'xe vdi-pool-migrate uuid=uuid-VDI-db sr-uuid=uuid-SR-nfs'
+    assert remedies[True, 'Running'] == move
+    wake = 'xe vm-resume uuid=uuid-VM-db; '
+    assert remedies[True, 'Suspended'] == wake + move
+    halt = 'xe vm-shutdown uuid=uuid-VM-db; xe vdi-export uuid=uuid-VDI-db '
+    assert remedies[False, 'Running'].startswith(halt)
+    assert remedies[False, 'Suspended'].startswith(wake + halt)
+
+
 def test_the_pools_default_storage_that_goes_is_named() -> None:
     raw = raw_pools.three()
     with_data(raw)

@@ -876,6 +876,35 @@ def test_passthrough_and_packs_and_space() -> None:
         assert severities(report, check) == {'warn'}, check
 
 
+def test_remedies_name_only_what_the_command_line_finds() -> None:
+    """``select_vms`` leaves out control domains, templates and snapshots."""
+    joiner, pool = raw_pools.pair()
+    add(
+        joiner,
+        'VM',
+        'driver',
+        name_label='driver',
+        power_state='Running',
+        is_control_domain=True,
+    )
+    add(joiner, 'VM', 'vgpu', attached_PCIs=['OpaqueRef:pci'])
+    for side in (joiner, pool):
+        add(side, 'VM', 'mine', is_a_template=True)
+        add(side, 'VM', 'old', is_a_template=True, is_a_snapshot=True)
+    findings = judge(joiner, pool).findings
+    told = {one.check: one.remedy for one in findings if one.message}
+    remedies = ' '.join(told.values())
+    assert 'vm-shutdown' not in remedies
+    assert 'from inside, on their consoles: driver' in remedies
+    assert 'param-key=pci' not in remedies
+    assert 'vm-export' not in remedies
+    assert 'xe template-export template-uuid=uuid-VM-mine file' in remedies
+    assert (
+        'xe snapshot-export-to-template snapshot-uuid=uuid-VM-old file'
+        in remedies
+    )
+
+
 def test_offline_without_a_pool_knows_little_and_says_so() -> None:
     joiner, _ = raw_pools.pair()
     report = offline.judge(joiner, None, parse=records.snapshot)

@@ -538,6 +538,39 @@ def test_operations_that_have_not_ended() -> None:
     assert lies.remedy == 'xenpool aggregate recover prod'
 
 
+def test_a_certificate_is_renewed_by_a_command_for_its_kind() -> None:
+    """``host-refresh-server-certificate`` renews the internal one only."""
+    raw, aggregate, views = world()
+    cert = next(iter(raw['Certificate'].values()))
+    cert['not_after'] = '20260101T00:00:00Z'
+    uuid = raw['host'][cert['host']]['uuid']
+    told = {}
+    for kind in ('host', 'host_internal', 'ca', 'pinned'):
+        cert['type'] = kind
+        cert['name'] = ''
+        if kind == 'ca':
+            cert.update(host='OpaqueRef:NULL', name='our ca.pem')
+        [found] = [
+            one
+            for one in audit(raw, aggregate, views, now=1767225600.0)
+            if one.check == 'certificates'
+        ]
+        told[kind] = found.remedy
+    assert told['host'].endswith(
+        f": xe host-reset-server-certificate host={uuid}"
+    )
+    assert told['host_internal'].endswith(
+        f": xe host-refresh-server-certificate host={uuid}"
+    )
+    assert told['pinned'].endswith(
+        f": xe pool-uninstall-trusted-certificate "
+        f"certificate-uuid={cert['uuid']}"
+    )
+    assert told['ca'].endswith(
+        "xe pool-uninstall-ca-certificate name='our ca.pem'"
+    )
+
+
 def test_certificates_of_a_host_that_has_just_left() -> None:
     raw, aggregate, views = world()
     next(iter(raw['Certificate'].values()))['host'] = 'OpaqueRef:gone'

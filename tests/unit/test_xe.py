@@ -52,5 +52,8 @@ def test_the_command_line_destroys_no_control_domain() -> None:
     line = ['xe', 'vm-destroy', 'uuid=u']
     api.VM.get_is_control_domain.return_value = True
     assert xe.refusal(api, line) == 'OPERATION_NOT_ALLOWED'
+    assert xe.refusal(api, ['xe', 'vm-shutdown', 'uuid=u']) is not None
     api.VM.get_is_control_domain.return_value = False
     assert xe.refusal(api, line) is None
+    api.VM.get_is_a_template.return_value = False
+    assert xe.refusal(api, ['xe', 'vm-shutdown', 'uuid=u']) is None

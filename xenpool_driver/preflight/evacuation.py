@@ -100,12 +100,19 @@ def problems(
         )
 
 
+_WAKE = {'Paused': 'vm-unpause', 'Suspended': 'vm-resume'}
+
+
+def waking(vm: objects.Vm) -> str:
+    """Return what to type to let a virtual machine run; '' if it does."""
+    command = _WAKE.get(vm.power_state)
+    return f"xe {command} uuid={vm.uuid}" if command else ''
+
+
 def shutdown(vm: objects.Vm) -> str:
     """Return what to type to halt a virtual machine."""
-    command = f"xe vm-shutdown uuid={vm.uuid}"
-    if vm.power_state == 'Paused':
-        return f"xe vm-unpause uuid={vm.uuid}; {command}"
-    return command
+    halt = f"xe vm-shutdown uuid={vm.uuid}"
+    return '; '.join(filter(None, (waking(vm), halt)))
 
 
 def _storage(blocker: _Blocker) -> _Told:
@@ -135,7 +142,9 @@ def _storage(blocker: _Blocker) -> _Told:
         return (
             f"{vm.name} has the CD {names} from {sr.name} in its drive, "
             f"which other hosts do not see",
-            _eject_cds(blocker, discs),
+            findings.in_order(
+                f"xe vbd-eject uuid={vbd.uuid}" for vbd in discs
+            ),
             at_fault,
         )
     return (
@@ -147,18 +156,6 @@ def _storage(blocker: _Blocker) -> _Told:
         ),
         at_fault,
     )
-
-
-def _eject_cds(blocker: _Blocker, discs: list[objects.Vbd]) -> str:
-    """Return what to type; ``vm-cd-eject`` wants one CD, and one only."""
-    loaded = [
-        vbd
-        for vbd in blocker.pool.vbds.values()
-        if vbd.vm == blocker.vm.ref and vbd.type == 'CD' and vbd.vdi
-    ]
-    if len(loaded) == 1:
-        return f"xe vm-cd-eject uuid={blocker.vm.uuid}"
-    return findings.in_order(f"xe vbd-eject uuid={vbd.uuid}" for vbd in discs)
 
 
 def _missing_plugs(blocker: _Blocker, sr: objects.Storage) -> str:
@@ -176,7 +173,9 @@ def moving(
 
     A disk of a running machine moves (``VDI.pool_migrate`` refuses any
     other: ``VDI_NEEDS_VM_FOR_MIGRATE``); of a machine that is halted a copy
-    is made as a whole, and of a disk that nobody has, too.
+    is made as a whole, and of a disk that nobody has, too. A machine that is
+    suspended or paused keeps its disks attached, so that they cannot be
+    copied (``VDI_IN_USE``, ``xapi_vdi.ml``): it runs first.
     """
     target = storage_roles.refuge(pool, leaving.ref, disk.virtual_size)
     if target is None:
@@ -185,10 +184,12 @@ def moving(
         vm = pool.vms.get(vbd.vm or '')
         if vm is None or vm.is_control_domain or vbd.type == 'CD':
             continue
-        if vbd.currently_attached and vm.power_state == 'Running':
-            return (
+        awake = vm.power_state == 'Running' or vm.is_guest
+        if vbd.currently_attached and vm.power_state != 'Halted' and awake:
+            move = (
                 f"xe vdi-pool-migrate uuid={disk.uuid} sr-uuid={target.uuid}"
             )
+            return '; '.join(filter(None, (waking(vm), move)))
         if vm.power_state == 'Halted' and vm.is_guest:
             return copying(vm, target)
     return f"xe vdi-copy uuid={disk.uuid} sr-uuid={target.uuid}"

@@ -58,17 +58,24 @@ def _saving(case: EjectCase, disk: objects.Vdi) -> str:
     """
     for vm in case.pool.vms.values():
         if vm.suspend_vdi == disk.ref and vm.is_guest:
-            return _waking(vm)
-    return (
-        evacuation.moving(case.pool, disk, case.host)
-        or f"xe vdi-export uuid={disk.uuid} filename={disk.uuid}.vhd "
-        f"format=vhd"
+            return evacuation.shutdown(vm)
+    if move := evacuation.moving(case.pool, disk, case.host):
+        return move
+    users = (
+        case.pool.vms.get(vbd.vm or '')
+        for vbd in case.pool.vbds_of(disk)
+        if vbd.currently_attached
     )
-
-
-def _waking(vm: objects.Vm) -> str:
-    """Return what to type to let a suspended machine keep its work."""
-    return f"xe vm-resume uuid={vm.uuid}; xe vm-shutdown uuid={vm.uuid}"
+    # A disk that a machine writes to cannot be read beside it (VDI_IN_USE).
+    halting = [
+        evacuation.shutdown(vm)
+        for vm in users
+        if vm is not None and vm.is_guest and vm.power_state != 'Halted'
+    ]
+    export = (
+        f"xe vdi-export uuid={disk.uuid} filename={disk.uuid}.vhd format=vhd"
+    )
+    return '; '.join([*halting, export])
 
 
 def _moving_away(case: EjectCase) -> str:
@@ -159,7 +166,7 @@ def suspended(case: EjectCase) -> checks.Problems:
         yield checks.warning(
             f"the {kind} {vm.name} would lose its memory: the image "
             f"{image.name} lies on {sr.name}",
-            _waking(vm) if vm.is_guest else '',
+            evacuation.shutdown(vm) if vm.is_guest else '',
             findings.at_fault(vm, image, sr),
         )
 

@@ -144,6 +144,7 @@ def updates(case: cases.AuditCase, check: str) -> cases.Found:
                 f"updates of '{label}' are not complete: "
                 f"{findings.listed(host.pending_guidances)}",
                 f"xe host-disable uuid={host.uuid}; "
+                f"xe host-evacuate uuid={host.uuid}; "
                 f"xe host-reboot uuid={host.uuid}",
                 findings.at_fault(host),
             )
@@ -232,7 +233,7 @@ def clocks(case: cases.AuditCase, check: str) -> cases.Found:
 
 def certificates(case: cases.AuditCase, check: str) -> cases.Found:
     """Certificates that end soon, or that belong to nobody."""
-    hosts = {host.ref: label for label, host in case.names}
+    hosts = {host.ref: (label, host) for label, host in case.names}
     for cert in case.records.certificates.values():
         at_fault = findings.at_fault(cert, name=cert.type)
         if cert.type in ('host', 'host_internal') and cert.host not in hosts:
@@ -246,18 +247,36 @@ def certificates(case: cases.AuditCase, check: str) -> cases.Found:
                     at_fault,
                 )
         elif case.now is not None and cert.not_after is not None:
-            label = hosts.get(cert.host or '', 'the pool')
+            label, host = hosts.get(cert.host or '', ('the pool', None))
             ahead = (case.clocks or {}).get(label, case.records.clock_offset)
             now = case.now + (ahead or 0.0)
-            yield from _validity(check, now, cert, label)
+            yield from _validity(check, now, cert, label, host)
+
+
+def _uninstalling(cert: objects.Certificate) -> str:
+    """Return what to type to take away a certificate that is no host's; a
+    newer kind has no name."""
+    if cert.name:
+        name = shlex.quote(cert.name)
+        return f"xe pool-uninstall-ca-certificate name={name}"
+    return (
+        f"xe pool-uninstall-trusted-certificate certificate-uuid={cert.uuid}"
+    )
 
 
 def _validity(
-    check: str, now: float, cert: objects.Certificate, label: str
+    check: str,
+    now: float,
+    cert: objects.Certificate,
+    label: str,
+    host: objects.Host | None,
 ) -> cases.Found:
     left = (cert.not_after or 0.0) - now
     what = f"the certificate ({cert.name or cert.type}) of '{label}'"
-    remedy = f"on {label}: xe host-refresh-server-certificate host={label}"
+    if host is not None:
+        remedy = f"on {label}: {findings.renewing(cert, host)}"
+    else:
+        remedy = f"install a newer one, then: {_uninstalling(cert)}"
     at_fault = findings.at_fault(cert, name=label)
     if left <= 0:
         yield fail(check, f"{what} has expired", remedy, at_fault)

@@ -24,13 +24,35 @@ def running(case: cases.JoinCase) -> check.Problems:
         yield check.Problem(
             f"virtual machines run on {case.me.name}: "
             f"{findings.listed(vm.name for vm in found)}",
-            f"on {case.me.name}: "
-            + findings.in_order(
-                f"xe vm-shutdown uuid={vm.uuid}" for vm in found
-            ),
+            _halting(case, found),
             ('JOINING_HOST_CANNOT_HAVE_RUNNING_VMS',),
             findings.at_fault(*found),
         )
+
+
+def _halting(
+    case: cases.JoinCase, found: collections.abc.Sequence[objects.Vm]
+) -> str:
+    """Return how running machines are halted.
+
+    XAPI shuts down no control domain (``xapi_vm_lifecycle.ml``), and its
+    command line does not even find one (``select_vms``).
+    """
+    steps = []
+    if guests := [vm for vm in found if not vm.is_control_domain]:
+        steps.append(
+            f"on {case.me.name}: "
+            + findings.in_order(
+                f"xe vm-shutdown uuid={vm.uuid}" for vm in guests
+            )
+        )
+    if drivers := [vm for vm in found if vm.is_control_domain]:
+        names = findings.listed(vm.name for vm in drivers)
+        steps.append(
+            f"shut down the driver domains from inside, on their consoles: "
+            f"{names}"
+        )
+    return '; '.join(steps)
 
 
 def busy(case: cases.JoinCase) -> check.Problems:
@@ -82,11 +104,7 @@ def passthrough(case: cases.JoinCase) -> check.Problems:
         yield check.warning(
             f"virtual machines of {case.me.name} own PCI devices and will "
             f"run nowhere else: {findings.listed(vm.name for vm in found)}",
-            findings.in_order(
-                f"xe vm-param-remove uuid={vm.uuid} param-name=other-config "
-                f"param-key=pci"
-                for vm in found
-            ),
+            findings.in_order(filter(None, map(_without_device, found))),
             findings.at_fault(*found),
         )
     if case.me.display != 'enabled':
@@ -96,6 +114,21 @@ def passthrough(case: cases.JoinCase) -> check.Problems:
             f"on {case.me.name}: xe host-enable-display uuid={case.me.uuid}",
             findings.at_fault(case.me),
         )
+
+
+def _without_device(vm: objects.Vm) -> str:
+    """Return what to type to take a machine's device away; '' for nothing.
+
+    A virtual GPU has no key there, and XAPI's command line removes none that
+    is not there; the device is let go when the machine halts.
+    """
+    if vm.other_config.get('pci'):
+        return (
+            f"xe vm-param-remove uuid={vm.uuid} param-name=other-config "
+            f"param-key=pci"
+        )
+    running = vm.power_state == 'Running'
+    return f"xe vm-shutdown uuid={vm.uuid}" if running else ''
 
 
 def left_over_domain(case: cases.JoinCase) -> check.Problems:
@@ -164,6 +197,16 @@ def _rescue(
             f"install {case.me.name} anew: its disk is a copy of another "
             f"host's"
         )
-    return f"on {case.me.name}: " + findings.in_order(
-        f"xe vm-export uuid={vm.uuid} filename={vm.uuid}.xva" for vm in guests
-    )
+    return f"on {case.me.name}: " + findings.in_order(map(_exporting, guests))
+
+
+def _exporting(vm: objects.Vm) -> str:
+    """Return what to type to export a machine; ``vm-export`` finds no
+    template and no snapshot (``select_vms`` of ``cli_operations.ml``)."""
+    if vm.is_a_snapshot:
+        command = f"snapshot-export-to-template snapshot-uuid={vm.uuid}"
+    elif vm.is_a_template:
+        command = f"template-export template-uuid={vm.uuid}"
+    else:
+        command = f"vm-export uuid={vm.uuid}"
+    return f"xe {command} filename={vm.uuid}.xva"

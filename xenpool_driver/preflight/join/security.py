@@ -262,9 +262,7 @@ def _validity(
     :param now: what the clock of the host says, where it is known.
     """
     what = f"the certificate ({cert.type}) of {host.name}"
-    remedy = (
-        f"on {host.name}: xe host-refresh-server-certificate host={host.uuid}"
-    )
+    remedy = f"on {host.name}: {findings.renewing(cert, host)}"
     at_fault = findings.at_fault(cert, name=host.name)
     if cert.not_before is not None and cert.not_before > now:
         yield check.warning(

@@ -284,8 +284,10 @@ def pool_address(case: cases.JoinCase) -> check.Problems:
             f"the record of {case.master.name} says {address}, its "
             f"management interface has "
             f"{findings.listed(_addresses(theirs)) or 'no address'}",
-            f"on {case.master.name}: xe host-management-reconfigure "
-            f"pif-uuid={theirs.uuid}",
+            # host-management-reconfigure does nothing with the present
+            # management interface; a start writes the address down
+            # (dbsync_slave.ml)
+            f"on {case.master.name}: xe-toolstack-restart",
             findings.at_fault(case.master, theirs),
         )
     if mine is not None and not _same_subnet(mine, address):
