@@ -339,6 +339,21 @@ def words(seen: Sighting) -> str:
     return 'does not answer' + (f" ({seen.reason})" if seen.reason else '')
 
 
+def followers(
+    host: str, answers: collections.abc.Mapping[str, Identified]
+) -> int:
+    """Return how many members name a host as their master.
+
+    Of two masters of one pool that one is the pool's which more members
+    follow. Where as many follow the one as the other, nobody can tell.
+
+    :param host: the compute host name of the master.
+    :param answers: who answers at the address of each member.
+    """
+    named = [one.seen.named for one in answers.values()]
+    return named.count(host) if host else 0
+
+
 def by_who(
     found: collections.abc.Mapping[str, Identified], *whos: Who
 ) -> list[str]:

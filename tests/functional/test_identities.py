@@ -99,6 +99,7 @@ def promoted_apart(web: desk.Desk) -> None:
         ref = api.host.get_by_uuid(lonely.uuid)
         api.host.destroy(ref)
     world.heal()
+    web.pass_time(60)  # what the forgotten host leaves is collected
     web.settle()
 
 
@@ -271,6 +272,120 @@ def test_two_hosts_by_hand(sit: Sit) -> None:
     assert {one['check'] for one in after} == {'identity'}
     assert forgotten.status == 0, forgotten
     assert web.shown()['hosts'] == ['xen02']
+
+
+def taken_over(web: desk.Desk) -> None:
+    """Let xen01 be cut off while xen02 is promoted, and forgets xen01."""
+    world = web.lab.world
+    lonely = web.machine('xen01')
+    world.isolate(lonely)
+    with web.local('xen02') as api:
+        api.pool.emergency_transition_to_master()
+    web.pass_time(700)
+    with driver_lab.session(web.lab, web.host('xen02')) as api:
+        api.pool.recover_slaves()
+    web.pass_time(700)
+    with driver_lab.session(web.lab, web.host('xen02')) as api:
+        api.host.destroy(api.host.get_by_uuid(lonely.uuid))
+    world.heal()
+    web.pass_time(60)  # what the forgotten host leaves is collected
+    web.settle()
+
+
+def test_an_old_master_that_returns(sit: Sit) -> None:
+    """The copy that was promoted has no stamp, and most members follow it."""
+    web = sit(THREE)
+    web.done('aggregate', 'adopt', 'web', '--from', 'xen01')
+    taken_over(web)
+    web.lab.faults.executed.clear()
+
+    told = web.audit()
+    early = web('aggregate', 'add', 'host', 'web', 'xen01')
+    judged = web.findings('aggregate', 'check', 'web', 'xen01')
+    fixed = web.audit('--fix')
+    shown = web.shown()
+    again = web.audit()
+    late = web.findings('aggregate', 'check', 'web', 'xen01')
+    refused = web('aggregate', 'add', 'host', 'web', 'xen01')
+
+    assert {'owner', 'master'} <= {one['check'] for one in told}
+    assert early.status == refused.status == 3
+    [disputed] = [one for one in judged if one['severity'] == 'fail']
+    assert "'xen01' and 'xen02' both are masters" in disputed['message']
+    assert disputed['remedy'] == 'xenpool aggregate audit web'
+    assert 'could not be put back' not in str(fixed)
+    assert shown['master'] == 'xen02'
+    assert sorted(shown['hosts']) == ['xen02', 'xen03']
+    with driver_lab.session(web.lab, web.host('xen02')) as api:
+        [pool] = api.pool.get_all_records().values()
+    assert shown['uuid'] in pool['other_config'].values()
+    assert {one['severity'] for one in again} <= {'warn'}
+    [worst] = [
+        one
+        for one in late
+        if one['predicts'] == ['JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS']
+    ]
+    assert 'another copy of this pool' in worst['message']
+    assert worst['remedy'].startswith('install anew xen01')
+    assert 'pool.join' not in str(web.lab.calls())
+
+
+KEEPS = {
+    'xen01': 'on xen02: xe pool-emergency-reset-master master-address=',
+    'xen02': 'switch off xen01, then: xenpool aggregate audit web --fix',
+}
+"""Which of two masters stays -> what lets the other one give way."""
+
+
+def test_two_masters_of_two_hosts(sit: Sit) -> None:
+    """As many follow the one as the other: a person has to choose."""
+    web = sit(THREE.replace(', xen03', ''))
+    web.done('aggregate', 'adopt', 'web', '--from', 'xen01')
+    taken_over(web)
+    web.lab.faults.executed.clear()
+
+    [told] = [one for one in web.audit() if one['severity'] == 'fail']
+    judged = web('aggregate', 'check', 'web', 'xen02')
+    added = web('aggregate', 'add', 'host', 'web', 'xen02')
+
+    assert told['check'] == 'identity'
+    assert 'both claim the pool' in told['message']
+    for kept, lost in (('xen01', 'xen02'), ('xen02', 'xen01')):
+        assert f"if '{kept}' " in told['message']
+        assert f"what was changed on '{lost}'" in told['message']
+    first, way, last = told['remedy'].partition(
+        ', or, if xen02 shall be the master: '
+    )
+    assert way
+    assert first == KEEPS['xen01'] + web.machine('xen01').address
+    assert last == KEEPS['xen02']
+    assert judged.status == added.status == 3
+    assert "'xen01' and 'xen02' both are masters" in added.err
+    assert 'pool.join' not in str(web.lab.calls())
+    web.kill('xen01')
+    web.done('aggregate', 'audit', 'web', '--fix')
+    assert web.shown()['master'] == 'xen02'
+    assert web.shown()['hosts'] == ['xen02']
+
+
+def test_two_hosts_by_hand_and_the_old_one_returns(sit: Sit) -> None:
+    """It comes back as a master; --fix has followed the new one meanwhile."""
+    web = sit(THREE.replace(', xen03', ''))
+    web.done('aggregate', 'adopt', 'web', '--from', 'xen01')
+    web.kill('xen01')
+    with web.local('xen02') as api:
+        api.pool.emergency_transition_to_master()
+    web.pass_time(120)
+    web('aggregate', 'audit', 'web', '--fix')
+
+    mishaps.power_on(web.machine('xen01'))
+    web.pass_time(300)
+    web.settle()
+    told = web.audit()
+
+    assert web.shown()['master'] == 'xen02'
+    assert told == [], told
+    assert web.machine('xen01').role == ('slave', web.machine('xen02').address)
 
 
 def test_a_forgotten_host_that_returns(sit: Sit) -> None:

@@ -180,7 +180,9 @@ POOLS = {
     'member reinstalled': PoolState(member_reinstalled, (2, 3)),
     'all dead': PoolState(all_dead, choice=True),
     'all reinstalled': PoolState(all_reinstalled),
-    'split with two masters': PoolState(split, (2, 3)),
+    'split with two masters': PoolState(split, (3,)),
+    # As many follow the one as the other.
+    'split in halves': PoolState(split, (2,), choice=True),
     'split, most with a new master': PoolState(split_from_the_master, (3,)),
     # A join, a set master and their leavings need an aggregate that is active.
     'half joined': PoolState(half_joined, choice=True, changing=False),

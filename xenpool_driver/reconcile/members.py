@@ -150,21 +150,60 @@ def _rival(
     found: identity.Identified,
 ) -> model.Finding:
     others = findings.listed(found.others)
-    if found.record is not None:
-        remedy = (
-            f"on {host}: xe pool-emergency-reset-master "
-            f"master-address={case.master.address}"
+    second = f"'{host}' is the master of a second copy of this pool" + (
+        f", with {others}" if others else ''
+    )
+    remedy = (
+        _obeying(host, case.master.address)
+        if found.record is not None
+        else case.fixing
+    )
+    leader = case.declared.host_of(case.master.uuid) or case.master.typed
+    if identity.followers(host, case.answers) < identity.followers(
+        leader, case.answers
+    ):
+        return fail(
+            check,
+            f"{second}; the master of this aggregate is {case.master.name}",
+            remedy,
+            findings.at_fault(found.record),
         )
-    else:
-        remedy = case.fixing
     return fail(
         check,
-        f"'{host}' is the master of a second copy of this pool"
-        + (f", with {others}" if others else '')
-        + f"; the master of this aggregate is {case.master.name}",
-        remedy,
+        f"{second}; '{leader}' is the master of the other one, and as many "
+        f"members follow the one as the other: both claim the pool. What was "
+        f"changed since then on the one that gives way is lost: if "
+        f"'{leader}' stays the master, what was changed on '{host}'; if "
+        f"'{host}' does, what was changed on '{leader}'",
+        f"{remedy}, or, if {host} shall be the master: "
+        f"{_yielding(case, leader, found)}",
         findings.at_fault(found.record),
     )
+
+
+def _obeying(host: str, address: str) -> str:
+    """Return what lets a host follow the master at an address."""
+    return (
+        f"on {host}: xe pool-emergency-reset-master master-address={address}"
+    )
+
+
+def _yielding(
+    case: cases.AuditCase, leader: str, found: identity.Identified
+) -> str:
+    """Return what lets the pool's master give way to a second one.
+
+    One that the second master does not know cannot follow it
+    (``HOST_UNKNOWN_TO_MASTER``); the pool goes on without it.
+
+    :param leader: the compute host name of the master.
+    :param found: the second master.
+    """
+    own = found.seen.own
+    second = own.coordinator if own else None
+    if own and second and own.host_by_uuid(case.master.uuid):
+        return _obeying(leader, second.address)
+    return f"switch off {leader}, then: {case.fixing}"
 
 
 def _stranger(

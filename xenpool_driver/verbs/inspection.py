@@ -95,13 +95,10 @@ def audit(
     """
     pending = _pending(site, row)
     try:
-        door = _pool_of(site, row)
-        pool = door.snapshot(*snapshot.AUDIT_CLASSES)
-        answers = sight.members(site, row, pool, door.name)
-        if rival := sight.followed_more(row, pool, answers):
-            door = site.connections.client(rival)
-            pool = door.snapshot(*snapshot.AUDIT_CLASSES)
-            answers = sight.members(site, row, pool, door.name)
+        seen = sight.led(
+            site, row, _pool_of(site, row), snapshot.AUDIT_CLASSES
+        )
+        door, pool, answers = seen.door, seen.pool, seen.answers
     except exceptions.XapiError as error:
         return _masterless(site, row, pending, str(error))
     fixed = []
@@ -214,7 +211,7 @@ def last_look(
     if not settled or not common.members(row):
         return []
     try:
-        door = common.find_master(site, row).door
+        door = sight.led(site, row, common.find_master(site, row).door).door
     except exceptions.XapiError as error:
         found = _masterless(site, row, (), str(error))
         return [

@@ -62,11 +62,13 @@ class Target:
     :ivar records: its records.
     :ivar joining: uuids of hosts whose join is under way.
     :ivar unreachable: ``{uuid: why}`` of the members that do not answer.
+    :ivar refusal: what forbids to add any host, if anything does.
     """
 
     records: snapshot.PoolSnapshot
     joining: tuple[str, ...]
     unreachable: collections.abc.Mapping[str, str]
+    refusal: model.Finding | None = None
 
 
 def read_target(
@@ -78,10 +80,33 @@ def read_target(
     :raises XapiError: it cannot be read.
     """
     records = master.snapshot().called(sight.names(row), row.name)
+    company = sight.company(site, row, records, master.name)
     return Target(
         records=records,
         joining=tuple(joining(site, row)),
-        unreachable=sight.absent(site, row, records, master.name),
+        unreachable=company.absent,
+        refusal=_disputed(row, master.name, company.rival),
+    )
+
+
+def _disputed(
+    row: store.Aggregate, master: str, rival: str
+) -> model.Finding | None:
+    """Refuse hosts to a pool of which nobody knows who its master is.
+
+    :param master: the compute host name of the master that was found.
+    :param rival: the second master that as many members follow, or more; ''
+        without one.
+    """
+    if not rival:
+        return None
+    return model.Finding(
+        'two-masters',
+        model.Severity.FAIL,
+        f"'{master}' and '{rival}' both are masters of the pool {row.name}, "
+        f"each with a copy of its own of the pool's database: no host is "
+        f"added before one of them is the only one",
+        common.typed('aggregate', 'audit', row.name),
     )
 
 
@@ -133,6 +158,8 @@ def judge_join(
     ):
         return recent.judgement
     target = read_target(site, row, master)
+    if target.refusal is not None:
+        return Judgement(model.Report(host, (target.refusal,)))
     own = _read_joiner(site, row, host, target)
     if isinstance(own, Judgement):
         return own
@@ -225,6 +252,8 @@ def _judge_company(
         except exceptions.XapiError as error:
             return Judgement(_unreadable(host, error))
 
+    if (refusal := target.refusal) is not None:
+        return {host: model.Report(host, (refusal,)) for host in hosts}
     with concurrent.futures.ThreadPoolExecutor(len(hosts)) as workers:
         read_hosts = dict(zip(hosts, workers.map(read, hosts), strict=True))
     coming = {

@@ -14,7 +14,7 @@ from xenpool_driver import (
     reconcile,
     store,
 )
-from xenpool_driver.verbs import common, stamps
+from xenpool_driver.verbs import common, sight, stamps
 
 Observation = reconcile.Observation
 
@@ -117,6 +117,22 @@ class Restamp(common.PoolVerb):
     goal = Observation.STAMPED
     repeatable = True
     counts = False  # nobody has asked for it
+
+    def master(self) -> common.Master:
+        """Return the master that most members follow.
+
+        The recorded one may be a second master by now, whose copy of the
+        database has the stamp.
+
+        :raises XapiError: it cannot be found.
+        """
+        if self._master is None:
+            found = common.find_master(self.site, self.row)
+            door = sight.led(self.site, self.row, found.door).door
+            if door is not found.door:
+                found = common.identified(door, door.pool())
+            self._master = found
+        return self._master
 
     def prepare(self) -> None:
         """Make sure that the pool is ours, and nobody's by its stamp.

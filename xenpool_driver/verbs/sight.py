@@ -17,6 +17,10 @@ from xenpool_driver import (
     store,
 )
 from xenpool_driver.verbs import common
+from xenpool_driver.xapi import client
+
+CLASSES = ('pool', 'host', 'host_metrics')
+"""What of a pool tells who its members are."""
 
 
 def known(
@@ -87,6 +91,44 @@ def _seen(
         return identity.Sighting(code='NOT_CONFIGURED', reason=str(error))
 
 
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """A pool as its master and all its members show it.
+
+    :ivar door: the master.
+    :ivar pool: its records.
+    :ivar answers: who answers at the address of each member.
+    """
+
+    door: client.Client
+    pool: snapshot.PoolSnapshot
+    answers: collections.abc.Mapping[str, identity.Identified]
+
+
+def led(
+    site: operation.Site,
+    row: store.Aggregate,
+    found: client.Client,
+    classes: collections.abc.Sequence[str] = CLASSES,
+) -> Seen:
+    """Return the pool of the master that most members follow.
+
+    Whoever may follow a second master decides by this: the audit, and who
+    puts back the stamp.
+
+    :param found: the master that was found first.
+    :param classes: what is read; :data:`CLASSES` at least.
+    :raises XapiError: it cannot be read.
+    """
+    pool = found.snapshot(*classes)
+    answers = members(site, row, pool, found.name)
+    if rival := followed_more(row, pool, answers):
+        found = site.connections.client(rival)
+        pool = found.snapshot(*classes)
+        answers = members(site, row, pool, found.name)
+    return Seen(found, pool, answers)
+
+
 def followed_more(
     row: store.Aggregate,
     pool: snapshot.PoolSnapshot,
@@ -94,28 +136,48 @@ def followed_more(
 ) -> str:
     """Return the second master of the pool that more members follow, or ''.
 
-    Of two masters with one uuid the one is the pool's that most members name.
-
     :param pool: pool and hosts, from the master that was found first.
     :param answers: who answers at the address of each member.
     """
-    named = [one.seen.named for one in answers.values()]
     leader = pool.coordinator.uuid if pool.coordinator else ''
-    found = names(row).get(leader, '')
-    rivals = identity.by_who(answers, identity.Who.RIVAL)
-    best = max(rivals, key=named.count, default='')
-    return best if best and named.count(best) > named.count(found) else ''
+    votes = identity.followers(names(row).get(leader, ''), answers)
+    best = _challenger(answers)
+    return best if best and identity.followers(best, answers) > votes else ''
 
 
-def absent(
+def _challenger(
+    answers: collections.abc.Mapping[str, identity.Identified],
+) -> str:
+    """Return the second master that most members follow, or ''."""
+    return max(
+        identity.by_who(answers, identity.Who.RIVAL),
+        key=lambda host: identity.followers(host, answers),
+        default='',
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Company:
+    """What the members of a pool that a host shall join show.
+
+    :ivar absent: ``{XenServer uuid: why}`` of those that do not answer, or
+        at whose address somebody else does.
+    :ivar rival: a second master of the pool that at least as many members
+        follow as the master; '' without one.
+    """
+
+    absent: dict[str, str]
+    rival: str = ''
+
+
+def company(
     site: operation.Site,
     row: store.Aggregate,
     pool: snapshot.PoolSnapshot,
     master: str,
     max_age: float = common.RECENT,
-) -> dict[str, str]:
-    """Return ``{XenServer uuid: why}`` of the members that do not answer, or
-    at whose address somebody else does.
+) -> Company:
+    """Return what the members of a pool show.
 
     :param pool: pool, hosts and their metrics, from the master.
     :param master: the compute host name of the master; it is not asked, as
@@ -131,16 +193,42 @@ def absent(
         if view is None
     }
     leader = pool.coordinator.address if pool.coordinator else ''
+    seen = {host: view for host, view in views.items() if view is not None}
     odd = [
         host
-        for host, view in views.items()
-        if view is not None and not identity.same_address(view, leader)
+        for host, view in seen.items()
+        if not identity.same_address(view, leader)
     ]
-    found = at_once(lambda host: one(site, row, pool, host), odd)
-    for host, who in zip(odd, found, strict=True):
+    found = dict(
+        zip(
+            odd,
+            at_once(lambda host: one(site, row, pool, host), odd),
+            strict=True,
+        )
+    )
+    for host, who in found.items():
         if who.who is not identity.Who.MEMBER:
             reasons[members[host]] = f"it {identity.said(who)}"
-    return reasons
+    rival = _challenger(found)
+    votes = len(seen) - len(odd)
+    if rival and identity.followers(rival, found) < votes:
+        rival = ''
+    return Company(reasons, rival)
+
+
+def absent(
+    site: operation.Site,
+    row: store.Aggregate,
+    pool: snapshot.PoolSnapshot,
+    master: str,
+    max_age: float = common.RECENT,
+) -> dict[str, str]:
+    """Return ``{XenServer uuid: why}`` of the members that do not answer, or
+    at whose address somebody else does.
+
+    The parameters are those of :func:`company`.
+    """
+    return company(site, row, pool, master, max_age).absent
 
 
 def at_once(
