@@ -209,6 +209,31 @@ def test_an_eject_is_settled_by_looking(
     assert world.changes() == []
 
 
+@pytest.mark.parametrize(('wiping', 'seconds'), [(False, 20.0), (True, 90.0)])
+def test_an_eject_of_a_dead_worker_is_given_time_to_show(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+    wiping: bool,
+    seconds: float,
+) -> None:
+    """The master has lost the task; the host goes on alone."""
+    row = mocked_pool.formed(world, plugin)
+    die_at(dying, 'eject', after=True)
+    with pytest.raises(Died):
+        dying.remove_from_aggregate(None, row, 'xen03')
+    world.clock.sleep(LEASE)
+    raw, ref = world['xen01'].raw, world['xen03'].ref
+    if wiping:
+        del raw['VM'][raw['host'][ref]['control_domain']]
+    world.clock.later(seconds, lambda: raw['host'].pop(ref))
+
+    [finding] = plugin.recover_aggregate(None, row).findings
+
+    assert finding.message.endswith('it is done')
+    assert row.hosts == ['xen01', 'xen02']
+
+
 def test_a_change_of_master_is_settled_by_looking(
     world: mocked_pool.World,
     plugin: driver.XenAPIPoolDriver,

@@ -274,12 +274,16 @@ class Eject(Leaving):
         super().restore(details)
         self.drain = details['drain']
         self.keep_disabled = details['keep_disabled']
+        self._held = frozenset(details.get('held', ()))
+        self._unanswered = bool(details.get('ejecting'))
 
     def part(self, journal: operation.Journal) -> None:
         if self.drain:
             self._drain(journal)
         guest.stop(self.site, self.host, journal)
-        journal.phase('eject', 'from here on there is no way back')
+        journal.phase(
+            'eject', 'from here on there is no way back', ejecting=True
+        )
         try:
             task = journal.changes(self.coordinator()).eject(self.uuid)
             self._follow(task, journal, 'eject')
