@@ -24,7 +24,7 @@ ROWS = [
     {'base'},
     {'requests', 'foreign_errors'},
     {'pool_states', 'preflight', 'reconcile', 'inventory'},
-    {'domains', 'identity', 'storage_roles'},
+    {'bonding', 'domains', 'identity', 'storage_roles'},
     {'snapshot', 'findings'},
     {'model', 'conf', 'objects'},
     {'exceptions', 'clock', 'redaction', 'sharing'},

@@ -451,6 +451,9 @@ def test_a_bond_that_a_member_did_not_make() -> None:
         add(raw, 'PIF', f"second-{number}", **second)
         nic['bond_slave_of'] = f"OpaqueRef:bond-{number}"
         bond = {**second, 'device': 'bond0', 'physical': False}
+        raw['PIF'][f"OpaqueRef:PIF-second-{number}"]['bond_slave_of'] = (
+            f"OpaqueRef:bond-{number}"
+        )
         bond['network'] = 'OpaqueRef:bonded'
         bond['bond_master_of'] = [f"OpaqueRef:bond-{number}"]
         add(raw, 'PIF', f"bond-{number}", **bond)
@@ -463,6 +466,29 @@ def test_a_bond_that_a_member_did_not_make() -> None:
     assert (finding.check, finding.severity) == ('bonds', WARN)
     assert "lacks bond0, the master's bond of eth0" in finding.message
     assert finding.remedy.endswith('xe-toolstack-restart')
+    mine = [
+        pif
+        for pif in raw['PIF'].values()
+        if pif['host'] == ref and pif['device'] in ('eth0', 'eth1')
+    ]
+    for pif in mine:
+        pif.update(
+            primary_address_type='IPv6',
+            ip_configuration_mode='None',
+            ipv6_configuration_mode='Static',
+        )
+    (other,) = [pif for pif in mine if not pif['management']]
+    (finding,) = [f for f in audit(raw, aggregate, views) if f.severity.rank]
+    assert finding.remedy.partition(': ')[2] == (
+        f"xe pif-reconfigure-ipv6 uuid={other['uuid']} mode=none; "
+        f"xe-toolstack-restart"
+    )
+    other.update(primary_address_type='IPv4', ipv6_configuration_mode='None')
+    (finding,) = [f for f in audit(raw, aggregate, views) if f.severity.rank]
+    assert finding.remedy.partition(': ')[2] == (
+        f"xe pif-set-primary-address-type uuid={other['uuid']} "
+        f"primary_address_type=IPv6; xe-toolstack-restart"
+    )
     joining = audit(raw, aggregate, views, joining=[record['uuid']])
     assert bad(joining) == []
 

@@ -7,6 +7,8 @@ the joiner join, and for each situation what differs from it.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import pathlib
 import re
@@ -17,7 +19,7 @@ import pytest
 
 from tests import xe
 from tests.unit import raw_pools
-from xenpool_driver import model
+from xenpool_driver import bonding, model
 from xenpool_driver.preflight import join
 
 HERE = pathlib.Path(__file__).parents[1] / 'data' / 'situations'
@@ -262,12 +264,143 @@ def test_an_ipv4_joiner_for_an_ipv6_pool() -> None:
     assert '--mode-v6' not in remedy
 
 
-def test_no_remedy_sets_a_primary_address_type() -> None:
-    """XAPI refuses it on a management interface: PIF_IS_MANAGEMENT_IFACE."""
+def test_no_remedy_sets_the_primary_address_type_of_a_management() -> None:
+    """XAPI refuses it there: PIF_IS_MANAGEMENT_IFACE."""
     package = pathlib.Path(join.__file__).parents[2]
     for path in package.rglob('*.py'):
-        if 'simulator' not in path.parts:
+        if 'simulator' not in path.parts and path.name != 'bonding.py':
             assert 'pif-set-primary-address-type' not in path.read_text()
+    sides = situation('bond-takes-storage-address')
+    nics = [
+        pif
+        for pif in raw_pools.parse(sides['joiner']).pifs.values()
+        if pif.physical
+    ]
+    for one, other in itertools.permutations(nics, 2):
+        pair = [
+            dataclasses.replace(one, primary_address_type='IPv4'),
+            dataclasses.replace(other, primary_address_type='IPv6'),
+        ]
+        steps = [s for s in bonding.clearing(pair) if 'primary' in s]
+        (mine,) = [pif for pif in pair if not pif.management]
+        (its,) = [pif for pif in pair if pif.management]
+        assert steps == [
+            f"xe pif-set-primary-address-type uuid={mine.uuid} "
+            f"primary_address_type={its.primary_address_type}"
+        ]
+
+
+def of_version_6(raw: raw_pools.Raw) -> None:
+    """Give every addressed interface of a side IPv6 in place of IPv4."""
+    for pif in raw['PIF'].values():
+        if pif['IP']:
+            _, net, _, last = pif['IP'].split('.')
+            pif.update(
+                IPv6=[f"fd00:{net}::{last}/64"],
+                ipv6_configuration_mode='Static',
+                ip_configuration_mode='None',
+                IP='',
+                netmask='',
+            )
+        pif['primary_address_type'] = 'IPv6'
+    for record in raw['host'].values():
+        record['address'] = f"fd00:0::{record['address'].rpartition('.')[2]}"
+
+
+def test_a_bond_of_nics_that_both_have_an_address_of_version_6() -> None:
+    sides = situation('bond-takes-storage-address')
+    for raw in sides.values():
+        of_version_6(raw)
+    finding = only(judge(sides), 'pool-bonds')
+    assert 'PIF_BOND_MORE_THAN_ONE_IP' in finding.message
+    pif = nic(sides, 'joiner', 'eth1')
+    assert finding.remedy == (
+        f"on xen03: xe pif-reconfigure-ipv6 uuid={pif['uuid']} mode=none"
+    )
+    # Nothing but the type of the second one is in the way.
+    pif.update(
+        primary_address_type='IPv4', IPv6=[], ipv6_configuration_mode='None'
+    )
+    finding = only(judge(sides), 'pool-bonds')
+    assert finding.severity is WARN
+    assert 'eth0 IPv6, eth1 IPv4' in finding.message
+    assert 'PIF_INCOMPATIBLE_PRIMARY_ADDRESS_TYPE' in finding.message
+    assert finding.remedy == (
+        f"on xen03: xe pif-set-primary-address-type uuid={pif['uuid']} "
+        f"primary_address_type=IPv6"
+    )
+    pif['primary_address_type'] = 'IPv6'
+    assert only(judge(sides), 'pool-bonds').severity is PASS
+
+
+def test_management_by_autoconfiguration() -> None:
+    sides = situation('ipv6-both')
+    for side, name in (('joiner', 'xen03'), ('pool', 'xen01')):
+        pif = nic(sides, side, 'eth0')
+        pif['ipv6_configuration_mode'] = 'Autoconf'
+        finding = only(judge(sides), 'management-dhcp')
+        assert finding.severity is WARN
+        assert f"of {name} has its management address" in finding.message
+        assert 'by IPv6 autoconfiguration' in finding.message
+        assert finding.remedy.startswith(
+            f"on {name}: xe pif-reconfigure-ipv6 uuid={pif['uuid']} "
+            f"mode=static IPv6={pif['IPv6'][0]}"
+        )
+        pif['ipv6_configuration_mode'] = 'Static'
+    assert bad(judge(sides)) == []
+
+
+def test_an_address_of_the_other_type_that_is_there_is_kept() -> None:
+    sides = situation('ipv6-both')
+    pif = nic(sides, 'joiner', 'eth0')
+    pif.update(
+        primary_address_type='IPv4',
+        ip_configuration_mode='Static',
+        IP='10.0.0.3',
+        netmask='255.255.255.0',
+    )
+    remedy = only(judge(sides), 'address-type').remedy
+    assert remedy.startswith(
+        f"on xen03: xe-reset-networking --device=eth0 --novlan --mode=none "
+        f"--mode-v6=static --ipv6={pif['IPv6'][0]} --gateway-v6=fd00:77::1"
+    )
+    assert 'autoconf' not in remedy
+
+
+@pytest.mark.parametrize('theirs', ['', 'ipv6-both'])
+def test_what_gives_an_address_of_the_other_type_leaves_no_warning(
+    theirs: str,
+) -> None:
+    """What is proposed is no address that may change."""
+    mine = '' if theirs else 'ipv6-both'
+    sides = {
+        'joiner': situation(mine)['joiner'],
+        'pool': situation(theirs)['pool'],
+    }
+    remedy = only(judge(sides), 'address-type').remedy
+    assert 'mode=static IP' in remedy
+    assert 'dhcp' not in remedy
+    assert 'autoconf' not in remedy
+    proposed = re.search(r'mode=static IP(?:v6)?=([0-9a-f.:]+)', remedy)
+    assert proposed is not None
+    used = {
+        h['address'] for raw in sides.values() for h in raw['host'].values()
+    }
+    assert proposed[1] not in used
+    assert f"={proposed[1]}" in remedy.partition('xe-reset-networking')[2]
+
+
+def test_storage_of_another_version_than_all_addresses() -> None:
+    reach = [
+        f
+        for f in judge(situation('ipv6-both')).findings
+        if f.check == 'shared-storage-reachable'
+    ]
+    for finding in reach:
+        assert 'router' not in finding.message
+    (lun,) = [f for f in reach if 'lun1' in f.message]
+    assert lun.severity is UNKNOWN
+    assert 'xen01 has no IPv4 address in its records' in lun.message
 
 
 def test_a_bond_that_takes_an_address_for_storage_away() -> None:

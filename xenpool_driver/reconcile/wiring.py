@@ -7,7 +7,7 @@ logs, and nobody else hears of it (``sync_networking.ml``).
 
 from __future__ import annotations
 
-from xenpool_driver import findings, objects
+from xenpool_driver import bonding, findings, objects
 from xenpool_driver.reconcile import cases
 
 
@@ -40,21 +40,6 @@ def bonds(case: cases.AuditCase, check: str) -> cases.Found:
 
 
 def _remedy(label: str, nics: list[objects.Pif]) -> str:
-    """Return how the member makes the bond: when it starts again.
-
-    It bonds no two NICs with addresses (PIF_BOND_MORE_THAN_ONE_IP).
-    """
-    addressed = [pif for pif in nics if pif.ip_configuration_mode != 'None']
-    stays = next((pif for pif in addressed if pif.management), None)
-    others = [pif for pif in addressed if pif is not stays]
-    if stays is None:
-        others = others[1:]
-    return f"on {label}: " + '; '.join(
-        [
-            *(
-                f"xe pif-reconfigure-ip uuid={pif.uuid} mode=none"
-                for pif in others
-            ),
-            'xe-toolstack-restart',
-        ]
-    )
+    """Return how the member makes the bond: when it starts again."""
+    steps = [*bonding.clearing(nics), 'xe-toolstack-restart']
+    return f"on {label}: {findings.in_order(steps)}"

@@ -363,7 +363,12 @@ def _other_address(case: cases.JoinCase) -> str:
     pif = case.joiner.management_pif(case.me)
     if pif is None:
         return f"xe pif-list host-uuid={case.me.uuid}"
-    return rewiring.with_address(pif, case.pool.management_pif(case.master))
+    return rewiring.with_address(
+        pif,
+        case.pool.management_pif(case.master),
+        pif.primary_address_type,
+        rewiring.addresses(case.joiner, case.pool, *case.batch),
+    )
 
 
 def same_in_batch(case: cases.JoinCase) -> check.Problems:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import collections.abc
 
-from xenpool_driver import findings, model, objects, snapshot
+from xenpool_driver import bonding, findings, model, objects, snapshot
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
 from xenpool_driver.preflight.join import rewiring
@@ -121,7 +121,7 @@ def _cluster_remedy(
     if found:
         stays = next((one for one in found if one.management), found[0])
         return f"on {case.me.name}: " + findings.in_order(
-            rewiring.without_address(one) for one in found if one is not stays
+            bonding.without_address(one) for one in found if one is not stays
         )
     there = next(
         (
@@ -136,7 +136,10 @@ def _cluster_remedy(
             f"cable it, and see on {case.me.name}: "
             f"xe pif-scan host-uuid={case.me.uuid}"
         )
-    return f"on {case.me.name}: {rewiring.with_address(there, pif)}"
+    # a cluster has IPv4 addresses only: what is asked for is the field IP
+    taken = rewiring.addresses(case.joiner, case.pool, *case.batch)
+    giving = rewiring.with_address(there, pif, 'IPv4', taken)
+    return f"on {case.me.name}: {giving}"
 
 
 def _cluster_bridges(
@@ -320,11 +323,12 @@ def address_type(case: cases.JoinCase) -> check.Problems:
     elif theirs is None:
         yield _no_remote_management(case)
     elif mine.primary_address_type != theirs.primary_address_type:
+        taken = rewiring.addresses(case.joiner, case.pool, *case.batch)
         yield check.Problem(
             f"the management of {case.me.name} uses "
             f"{mine.primary_address_type}, that of the pool "
             f"{theirs.primary_address_type}",
-            f"on {case.me.name}: {rewiring.to_family(mine, theirs)}",
+            f"on {case.me.name}: {rewiring.to_family(mine, theirs, taken)}",
             ('OPERATION_NOT_ALLOWED', 'Primary address type differs'),
             findings.at_fault(mine, theirs),
         )

@@ -291,14 +291,27 @@ def _reach(
     used = _interface_towards(case.pool.pifs_of(case.master), server)
     if used is None:
         yield check.undecided(
-            f"the pool reaches its shared storage {sr.name} at {server} "
-            f"through a router; whether {case.me.name} does too shows in no "
-            f"record",
+            f"{_no_way(case, sr, server)}; whether {case.me.name} reaches it "
+            f"shows in no record",
             f"on {case.me.name}: ping -c1 {server}",
         )
         return
     if _interface_towards(case.joiner.pifs_of(case.me), server) is None:
         yield _no_address_there(case, sr, used, server)
+
+
+def _no_way(
+    case: cases.JoinCase, sr: objects.Storage, server: objects.Address
+) -> str:
+    """Return how the pool is to reach a server beside none of its NICs."""
+    what = f"its shared storage {sr.name} at {server}"
+    for pif in case.pool.pifs_of(case.master):
+        if pif.ip if server.version == 4 else rewiring.lasting(pif):
+            return f"the pool reaches {what} through a router"
+    return (
+        f"{case.master.name} has no IPv{server.version} address in its "
+        f"records, by which the pool would reach {what}"
+    )
 
 
 def _no_address_there(
@@ -324,7 +337,12 @@ def _no_address_there(
         f"there",
         f"on {case.me.name}: "
         + (
-            rewiring.with_address(nic, used)
+            rewiring.with_address(
+                nic,
+                used,
+                f"IPv{server.version}",
+                rewiring.addresses(case.joiner, case.pool, *case.batch),
+            )
             if nic
             else f"xe pif-scan host-uuid={case.me.uuid}"
         ),

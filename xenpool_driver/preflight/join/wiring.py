@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import ipaddress
 
-from xenpool_driver import findings, objects, snapshot
+from xenpool_driver import bonding, findings, objects, snapshot
 from xenpool_driver.preflight import check
 from xenpool_driver.preflight.join import case as cases
 from xenpool_driver.preflight.join import rewiring
+
+_FLEETING = {'DHCP': 'DHCP', 'Autoconf': 'IPv6 autoconfiguration'}
+"""Modes by which an address may change, and what they are called."""
 
 
 def _nics(
@@ -140,43 +143,65 @@ def bonds(case: cases.JoinCase) -> check.Problems:
                 f"xe pif-scan host-uuid={case.me.uuid}",
                 findings.at_fault(bond, name=findings.listed(missing)),
             )
-        yield from _addresses_in_bond(
+        yield from _no_bond(
             case, bond, [mine[name] for name in names if name in mine]
         )
 
 
-def _addresses_in_bond(
+def _no_bond(
     case: cases.JoinCase, bond: objects.Bond, members: list[objects.Pif]
 ) -> check.Problems:
-    """Two NICs with addresses are never bonded, and nobody is told.
+    """What the joiner would not bond, and nobody is told: see ``bonding``.
 
-    A member that starts logs the refusal and goes on without the bond
-    (``xapi_bond.ml``, ``create``; ``sync_networking.ml``).
+    :param members: its NICs that the pool bonds.
     """
-    addressed = [pif for pif in members if rewiring.is_addressed(pif)]
-    if len(addressed) < 2:
-        return
-    stays = next((pif for pif in addressed if pif.management), addressed[0])
-    others = [pif for pif in addressed if pif is not stays]
+    addressed = bonding.addressed(members)
+    strange = bonding.of_another_type(members)
+    if len(addressed) > 1:
+        told = findings.listed(
+            f"{pif.device} {_shown_address(pif)}" for pif in addressed
+        )
+        yield _not_bonded(
+            case,
+            bond,
+            members,
+            f"more than one of them has an address on {case.me.name} ({told})",
+            'PIF_BOND_MORE_THAN_ONE_IP',
+        )
+    elif strange:
+        told = findings.listed(
+            f"{pif.device} {pif.primary_address_type}" for pif in members
+        )
+        yield _not_bonded(
+            case,
+            bond,
+            members,
+            f"their primary address types differ on {case.me.name} ({told})",
+            'PIF_INCOMPATIBLE_PRIMARY_ADDRESS_TYPE',
+        )
+
+
+def _not_bonded(
+    case: cases.JoinCase,
+    bond: objects.Bond,
+    members: list[objects.Pif],
+    why: str,
+    code: str,
+) -> check.Problem:
     names = findings.listed(pif.device for pif in members)
-    told = findings.listed(
-        f"{pif.device} {_shown_address(pif)}" for pif in addressed
-    )
-    yield check.warning(
-        f"the pool bonds {names}, and more than one of them has an address "
-        f"on {case.me.name} ({told}): XAPI will not bond them there, and "
-        f"only its log will say so (PIF_BOND_MORE_THAN_ONE_IP)",
-        f"on {case.me.name}: "
-        + findings.in_order(rewiring.without_address(pif) for pif in others),
-        findings.at_fault(*others, bond, name=names),
+    first = bonding.primary(members)
+    return check.warning(
+        f"the pool bonds {names}, and {why}: XAPI will not bond them there, "
+        f"and only its log will say so ({code})",
+        f"on {case.me.name}: " + findings.in_order(bonding.clearing(members)),
+        findings.at_fault(
+            *(pif for pif in members if pif is not first), bond, name=names
+        ),
     )
 
 
 def _shown_address(pif: objects.Pif) -> str:
-    mode = pif.ip_configuration_mode
-    if pif.primary_address_type == 'IPv6':
-        mode = pif.ipv6_configuration_mode
-    return findings.listed(_addresses(pif)) or f"by {mode}"
+    return findings.listed(_addresses(pif)) or f"by {bonding.mode(pif)}"
 
 
 def sriovs(case: cases.JoinCase) -> check.Problems:
@@ -219,28 +244,26 @@ def sriovs(case: cases.JoinCase) -> check.Problems:
 
 
 def dhcp(case: cases.JoinCase) -> check.Problems:
-    """Members find their master by its address only, which must last."""
+    """Members find their master by its address only, which must last.
+
+    Neither does one that a host makes of what a router advertises: it
+    changes with the router's prefix and with the NIC.
+    """
     for host, pif in (
         (case.me, case.joiner.management_pif(case.me)),
         (case.master, case.pool.management_pif(case.master)),
     ):
-        if pif is None:
+        mode = bonding.mode(pif) if pif else 'None'
+        if pif is None or mode not in _FLEETING:
             continue
-        is_ipv6 = pif.primary_address_type == 'IPv6'
-        mode = (
-            pif.ipv6_configuration_mode
-            if is_ipv6
-            else pif.ip_configuration_mode
+        lease = 'fix the lease in the DHCP server, or ' * (mode == 'DHCP')
+        yield check.warning(
+            f"{pif.name} of {host.name} has its management address "
+            f"{findings.listed(_addresses(pif))} by {_FLEETING[mode]}: when "
+            f"it changes, the pool falls apart",
+            f"{lease}on {host.name}: {rewiring.with_fixed_address(pif)}",
+            findings.at_fault(pif, name=pif.name),
         )
-        if mode == 'DHCP':
-            yield check.warning(
-                f"{pif.name} of {host.name} has its management address "
-                f"{findings.listed(_addresses(pif))} by DHCP: when it "
-                f"changes, the pool falls apart",
-                f"fix the lease in the DHCP server, or on {host.name}: "
-                f"{rewiring.with_fixed_address(pif)}",
-                findings.at_fault(pif, name=pif.name),
-            )
 
 
 def management_kind(case: cases.JoinCase) -> check.Problems:
