@@ -79,7 +79,13 @@ WRONG = {
     '{0}:8443': (2, r'\[xen01\]: connection_url must be https://ADDRESS'),
     '{0}': (2, r'\[xen01\]: connection_url must be https://ADDRESS'),
     'https://root:xenroot@{0}:8443': (2, r'without user, password or path'),
-    'http://{0}:8443': (1, r'xen01: '),
+    'http://{0}:8443': (1, r'HTTPS, connection_url must begin with https://'),
+    'https://{0}:8080': (
+        1,
+        r'agrees on no TLS. Either it is that of plain HTTP',
+    ),
+    'https://{0}:99999': (2, r'The port 99999 is none'),
+    'https://fd00::1': (2, r'in brackets: https://\[fd00::1\]'),
     'https://[::1]:8443': (1, r'\[::1\]:8443'),
     'https://127.0.0.1:8443': (1, r'127.0.0.1:8443'),
 }
@@ -95,7 +101,9 @@ def test_a_form_that_does_not(
 ) -> None:
     expected, words = WRONG[form]
     url = form.format(lab.hosts[0].address)
-    status, lines, records = dump(lab, tmp_path, capsys, connection_url=url)
+    status, lines, records = dump(
+        lab, tmp_path, capsys, connection_url=url, connect_timeout='0.5'
+    )
     assert status == expected
     [line] = [one for one in lines if 'is not encrypted' not in one]
     assert re.search(words, line)

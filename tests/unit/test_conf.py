@@ -189,6 +189,37 @@ def test_an_odd_url_is_refused_and_not_repeated(
 
 
 @pytest.mark.parametrize(
+    ('url', 'words'),
+    [
+        ('https://fd00::1', 'in brackets: https://[fd00::1]'),
+        (
+            'https://fd00:1:2:3:4:5:6:7:8443',
+            'https://[fd00:1:2:3:4:5:6:7]:8443',
+        ),
+        ('https://192.0.2.11:99999', 'port 99999 is none: it must be from 1'),
+        ('https://192.0.2.11:0', 'port 0 is none'),
+    ],
+)
+def test_what_is_wrong_with_an_odd_url_is_said(
+    write: Write, url: str, words: str
+) -> None:
+    loaded = conf.load([write(HOST.replace('https://192.0.2.11', url))])
+    assert words in refused(lambda: conf.host_access(loaded, 'xen01'))
+
+
+@pytest.mark.parametrize('written', ["'", '"', "''"])
+def test_a_password_of_quotes_alone(write: Write, written: str) -> None:
+    line = f"connection_password = {written}\n"
+    loaded = conf.load([write(HOST + line)])
+    message = refused(lambda: conf.host_access(loaded, 'xen01'))
+    assert 'Quotes and blanks around a value are taken off' in message
+    other = '"' if "'" in written else "'"
+    line = f"connection_password = {other}{written}{other}\n"
+    access = conf.host_access(conf.load([write(HOST + line)]), 'xen01')
+    assert access.password == written
+
+
+@pytest.mark.parametrize(
     ('line', 'word'),
     [
         ('certificate_fingerprint = abc', 'SHA-256'),

@@ -27,6 +27,7 @@ CODES.pop('source')
 
 NEVER_SENT = (
     errors.WrongCertificate('00' * 32),
+    errors.NoTls(),
     ssl.SSLCertVerificationError(1, 'self-signed certificate'),
     socket.gaierror(socket.EAI_NONAME, 'Name or service not known'),
     ConnectionRefusedError(111, 'Connection refused'),

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import ipaddress
 import re
 import typing
 import urllib.parse
@@ -142,8 +143,14 @@ def host_access(conf: cfg.ConfigOpts, name: str) -> HostAccess:
     if not values['connection_url']:
         raise _unknown_host(conf, name)
     if not values['connection_password']:
+        nothing = (
+            ': nothing is left of what is written there. Quotes and blanks '
+            'around a value are taken off: put a password that begins and '
+            'ends with one into quotes of the other kind'
+        )
         raise exceptions.ConfigurationError(
             f"section [{name}]: connection_password is missing"
+            f"{nothing * (values['connection_password'] is not None)}"
         )
     return HostAccess(
         name=name,
@@ -279,8 +286,32 @@ def _checked_url(name: str, url: str) -> str:
         raise exceptions.ConfigurationError(
             f"section [{name}]: connection_url must be "
             f"https://ADDRESS[:PORT], without user, password or path"
+            f"{_url_fault(url)}"
         )
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _url_fault(url: str) -> str:
+    """Return what is wrong with a URL, where that can be said.
+
+    Nothing of a URL that may hold a password is repeated.
+    """
+    where = url.partition('://')[2].partition('/')[0]
+    host, _, port = where.rpartition(':')
+    if '@' in url:
+        return ''
+    for address, suffix in ((where, ''), (host, f":{port}")):
+        try:
+            ipaddress.IPv6Address(address)
+        except ValueError:
+            continue
+        return (
+            f". An IPv6 address is written in brackets: "
+            f"https://[{address}]{suffix}"
+        )
+    if port.isdigit() and host and not 0 < int(port) < 65536:
+        return f". The port {port} is none: it must be from 1 to 65535"
+    return ''
 
 
 def _checked_fingerprint(name: str, value: str | None) -> str | None:

@@ -45,6 +45,10 @@ class WrongCertificate(Exception):
         super().__init__(shown)
 
 
+class NoTls(TimeoutError):
+    """The peer takes the connection, and agrees on no TLS in time."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Peer:
     """Whom a call was for, in words for messages.
@@ -141,6 +145,15 @@ FOREIGN: tuple[Foreign, ...] = (
         'refuses the connection',
     ),
     Foreign(
+        NoTls,
+        Stage.CONNECT,
+        'no connection to {url} in time: the port is open, but agrees on no '
+        'TLS. Either it is that of plain HTTP, and that of HTTPS belongs into '
+        'connection_url (443, which need not be written, on XenServer and '
+        'XCP-ng), or the host hangs',
+        'agreed on no TLS in time',
+    ),
+    Foreign(
         TimeoutError,
         Stage.SENT,
         'no connection to {url} in time; is the host up?',
@@ -190,6 +203,13 @@ FOREIGN: tuple[Foreign, ...] = (
 """Read from the top; the first row whose kind fits holds. All other rows
 being silent, the last one treats the unforeseen as sent."""
 
+_CUT_OFF = (ConnectionError, http.client.HTTPException)
+"""What a port of HTTPS makes of a request without TLS."""
+
+_MAYBE_TLS = (
+    '. If that is the port of HTTPS, connection_url must begin with https://'
+)
+
 UNTRUSTED: frozenset[type[BaseException]] = frozenset(
     {WrongCertificate, ssl.SSLCertVerificationError}
 )
@@ -224,7 +244,10 @@ def from_foreign(
     if getattr(error, 'errcode', None) in NOT_EXECUTED:
         reached = Stage.CONNECT
     form = row.connecting if reached is Stage.CONNECT else row.sent
-    text = redaction.scrub(form.format_map(_Words(error, peer)), peer.secrets)
+    text = form.format_map(_Words(error, peer))
+    if peer.url.startswith('http://') and isinstance(error, _CUT_OFF):
+        text += _MAYBE_TLS
+    text = redaction.scrub(text, peer.secrets)
     if changing and reached is Stage.SENT:
         return exceptions.XapiOutcomeUnknown(
             f"{text}; the call may have been carried out", peer.name

@@ -572,12 +572,16 @@ def _secured(
 ) -> socket.socket:
     """Agree on TLS and check the certificate.
 
+    :raises NoTls: the peer says nothing in time.
     :raises WrongCertificate: it is not the one that was configured.
     """
     if context is None:
         return sock
     _arm(sock, deadline)
-    secured = context.wrap_socket(sock, server_hostname=access.address)
+    try:
+        secured = context.wrap_socket(sock, server_hostname=access.address)
+    except TimeoutError:
+        raise errors.NoTls from None
     if access.fingerprint:
         certificate = secured.getpeercert(binary_form=True) or b''
         shown = hashlib.sha256(certificate).hexdigest()
