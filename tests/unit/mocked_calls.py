@@ -294,6 +294,7 @@ _EFFECTS: dict[str, typing.Callable[..., object]] = {
     'Async.pool.disable_ha': _set_ha(False),
     'Async.pool.enable_ha': _set_ha(True),
     'Async.host.evacuate': _evacuate,
+    'Async.VM.destroy': lambda master, ref: master.raw['VM'].pop(ref),
     'Async.VM.clean_shutdown': _set_power('Halted'),
     'Async.VM.start': _set_power('Running'),
 }

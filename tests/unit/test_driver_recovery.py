@@ -473,3 +473,61 @@ def test_a_pool_that_has_its_new_name_is_not_named_again(
     assert 'it is done' in finding.message
     assert world['xen01'].pool['name_label'] == 'rack9'
     assert naming.call_count == 1
+
+
+def leave_domain(
+    world: mocked_pool.World, master: str
+) -> dict[str, typing.Any]:
+    """Let a pool keep the control domain of a host that was forgotten."""
+    vms: dict[str, typing.Any] = world[master].raw['VM']
+    own = next(vm for vm in vms.values() if vm['is_control_domain'])
+    vms['OpaqueRef:left'] = {
+        **own,
+        'uuid': 'left',
+        'power_state': 'Halted',
+        'resident_on': 'OpaqueRef:NULL',
+    }
+    return vms
+
+
+@pytest.mark.parametrize('dead', [False, True])
+def test_a_control_domain_that_is_left_over_is_destroyed_once(
+    world: mocked_pool.World,
+    plugin: driver.XenAPIPoolDriver,
+    dying: driver.XenAPIPoolDriver,
+    dead: bool,
+) -> None:
+    row = mocked_pool.formed(world, plugin, 2)
+    vms = leave_domain(world, 'xen01')
+    kept = vms.keys() - {'OpaqueRef:left'}
+    if dead:
+        die_at(dying, 'destroy domains')
+        with pytest.raises(Died):
+            dying.audit_aggregate(None, row, fix=True)
+        world.clock.sleep(LEASE)
+        plugin.recover_aggregate(None, row)
+    else:
+        plugin.audit_aggregate(None, row, fix=True)
+
+    assert world.changes() == ['xen01 Async.VM.destroy']
+    assert vms.keys() == kept
+    last = mocked_pool.stories(plugin, row)[-1]
+    assert last == ('destroy-domains', None, 'succeeded')
+    assert row.metadata[pool_states.FAILED_REQUESTS] == '0'
+
+
+def test_control_domains_of_a_pool_with_another_stamp_are_left_alone(
+    world: mocked_pool.World, plugin: driver.XenAPIPoolDriver
+) -> None:
+    row = mocked_pool.formed(world, plugin, 2)
+    vms = leave_domain(world, 'xen01')
+    spoilers.stamp(world, 'xen01')
+
+    report = plugin.audit_aggregate(None, row, fix=True)
+
+    assert world.changes() == []
+    assert 'OpaqueRef:left' in vms
+    told = [
+        one for one in report.findings if 'were not destroyed' in one.message
+    ]
+    assert 'does not carry its stamp' in told[0].message

@@ -905,6 +905,46 @@ def test_remedies_name_only_what_the_command_line_finds() -> None:
     )
 
 
+def test_a_left_over_domain_is_destroyed_through_the_aggregate() -> None:
+    """XAPI's own command line destroys no control domain."""
+    joiner, pool = raw_pools.pair()
+    _, me = host(joiner)
+    own = joiner['VM'][me['control_domain']]
+    pool['VM']['OpaqueRef:left'] = {
+        **own,
+        'power_state': 'Halted',
+        'resident_on': 'OpaqueRef:NULL',
+    }
+    parsed = raw_pools.parse(pool)
+    for aggregate in ('', 'rack 1'):
+        seen = parsed.called({}, aggregate) if aggregate else parsed
+        report = join.check(raw_pools.parse(joiner), seen)
+        [found] = of(report, 'left-over-domain')
+        audit = f"aggregate audit {parsed.name} --fix"
+        if aggregate:
+            assert found.remedy == "xenpool aggregate audit 'rack 1' --fix"
+        else:
+            assert found.remedy.startswith(
+                f"xenpool aggregate adopt {parsed.name} --from "
+            )
+            assert found.remedy.endswith(audit)
+
+
+def test_a_recorded_address_that_is_old_is_written_down_anew() -> None:
+    """``host-management-reconfigure`` does nothing with the interface that
+    is the management already (``xapi_host.ml``)."""
+    joiner, pool = raw_pools.pair()
+    host(pool)[1]['address'] = '192.0.2.77'
+    told = [
+        one.remedy
+        for one in judge(joiner, pool).findings
+        if 'its management interface has' in one.message
+    ]
+    assert [remedy.partition(': ')[2] for remedy in told] == [
+        'xe-toolstack-restart'
+    ]
+
+
 def test_offline_without_a_pool_knows_little_and_says_so() -> None:
     joiner, _ = raw_pools.pair()
     report = offline.judge(joiner, None, parse=records.snapshot)

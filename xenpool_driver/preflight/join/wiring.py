@@ -103,8 +103,9 @@ def mtu(case: cases.JoinCase) -> check.Problems:
                 f"{pif.name} of {case.me.name} has MTU {pif.mtu}, the pool "
                 f"uses {other.mtu} there",
                 f"on {case.me.name}: xe network-param-set "
-                f"uuid={network.uuid if network else 'NETWORK'} "
-                f"MTU={other.mtu}",
+                f"uuid={network.uuid} MTU={other.mtu}"
+                if network
+                else '',
                 findings.at_fault(pif, other),
             )
 
