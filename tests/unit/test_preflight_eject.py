@@ -263,6 +263,35 @@ def test_an_iso_library_of_its_own_goes_with_the_host() -> None:
     assert drive.severity is model.Severity.PASS
 
 
+@pytest.mark.parametrize(
+    'where',
+    [
+        {'location': '//192.0.2.9/iso', 'type': 'cifs', 'username': 'a b'},
+        {'location': '192.0.2.9:/srv/iso', 'type': 'nfs_iso'},
+        {'location': '[2001:db8::9]:/srv/iso', 'type': 'nfs_iso'},
+    ],
+)
+def test_an_iso_library_on_a_server_is_not_lost(where: dict[str, str]) -> None:
+    raw = raw_pools.three()
+    sr = raw_pools.add_sr(raw, 'my isos', [leaving(raw)[0]])
+    raw['SR'][sr].update(type='iso', content_type='iso')
+    raw['PBD']['OpaqueRef:PBD-my isos-0']['device_config'] = {
+        **where,
+        'cifspassword': 'hidden',
+    }
+    (finding,) = found(judge(raw), 'iso-libraries')
+    place = where['location']
+    assert f"its files stay on their server, {place}" in finding.message
+    assert 'scp' not in finding.remedy
+    assert 'hidden' not in finding.remedy
+    typed = shlex.split(finding.remedy.partition('left: ')[2])
+    assert xe.complaints(typed) == []
+    assert 'name-label=my isos' in typed
+    assert 'shared=true' in typed
+    for key, value in where.items():
+        assert f"device-config:{key}={value}" in typed
+
+
 def test_replicas_of_xostor_are_not_moved() -> None:
     raw = raw_pools.three()
     sr = raw_pools.add_sr(raw, 'XOSTOR', list(raw['host']), shared=True)

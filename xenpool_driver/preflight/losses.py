@@ -9,6 +9,7 @@ wipes its local disks. XAPI warns of none of it.
 from __future__ import annotations
 
 import collections.abc
+import re
 import shlex
 
 from xenpool_driver import findings, model, objects, storage_roles
@@ -19,6 +20,9 @@ EjectCase = leaving.EjectCase
 
 _XOSTOR = 'linstor'
 """The type of storage whose replicas lie on the hosts' own disks."""
+
+_ON_SERVER = re.compile(r'//|[^/]+:/')
+"""Where an ISO library is that is shared by CIFS or NFS."""
 
 _SECRET_WORDS = ('password', 'secret')
 """Parts of the names of ``device_config`` keys whose values stay unsaid."""
@@ -104,17 +108,21 @@ def _connecting(case: EjectCase, sr: objects.Storage) -> str:
     pbd = next(iter(case.pool.pbds_of_sr(sr)), None)
     if stays is None or pbd is None:
         return ''
-    settings = [
+    return ' '.join(
+        [
+            f"xe pbd-create sr-uuid={sr.uuid} host-uuid={stays.uuid}",
+            *_settings(pbd),
+        ]
+    )
+
+
+def _settings(pbd: objects.Pbd) -> list[str]:
+    """Return the words that tell ``xe`` how storage is connected."""
+    return [
         shlex.quote(f"device-config:{key}={value}")
         for key, value in pbd.device_config.items()
         if not any(word in key for word in _SECRET_WORDS)
     ]
-    return ' '.join(
-        [
-            f"xe pbd-create sr-uuid={sr.uuid} host-uuid={stays.uuid}",
-            *settings,
-        ]
-    )
 
 
 def dangling(case: EjectCase) -> checks.Problems:
@@ -204,6 +212,7 @@ def iso_libraries(case: EjectCase) -> checks.Problems:
         }
         pbd = next(iter(case.pool.pbds_of_sr(sr)), None)
         place = pbd.device_config.get('location', '') if pbd else ''
+        on_server = _ON_SERVER.match(place) is not None
         yield checks.warning(
             f"the ISO library {sr.name} of {case.host.name} goes with it, "
             f"with {findings.counted(len(images), 'image')}"
@@ -211,12 +220,35 @@ def iso_libraries(case: EjectCase) -> checks.Problems:
                 f" (in the drives of {findings.listed(sorted(users))})"
                 if users
                 else ''
-            ),
-            f"keep its files: scp -r root@{case.host.address}:{place} ."
-            if place.startswith('/')
-            else '',
+            )
+            + f"; its files stay on their server, {place}" * on_server,
+            _keeping(case, sr, place, on_server),
             findings.at_fault(sr),
         )
+
+
+def _keeping(
+    case: EjectCase, sr: objects.Storage, place: str, on_server: bool
+) -> str:
+    """Return what to type to keep an ISO library.
+
+    :param place: where it is: ``/DIRECTORY``, ``//SERVER/SHARE`` or
+        ``SERVER:/DIRECTORY``.
+    :param on_server: whether that is on another machine.
+    """
+    pbd = next(iter(case.pool.pbds_of_sr(sr)), None)
+    if on_server and pbd is not None:
+        name = shlex.quote(sr.name_label)
+        words = ' '.join(_settings(pbd))
+        return (
+            f"to have it in the pool again, after the host has left: "
+            f"xe sr-create name-label={name} type={sr.type} content-type=iso "
+            f"shared=true {words}"
+        )
+    if place.startswith('/') and not on_server:
+        source = shlex.quote(f"root@{case.host.address}:{place}")
+        return f"keep its files: scp -r {source} ."
+    return ''
 
 
 def replicas(case: EjectCase) -> checks.Problems:
