@@ -9,7 +9,7 @@ import json
 import typing
 
 from xenpool_driver import exceptions, model, requests
-from xenpool_driver.cli import aggregate, command, progress, status
+from xenpool_driver.cli import aggregate, command, status
 
 _COLUMNS = ('Host', 'Verdict', 'Check', 'Finding', 'Remedy')
 _AUDIT_COLUMNS = ('Aggregate', *_COLUMNS[1:])
@@ -185,7 +185,9 @@ class Recover(_Reports):
             force=parsed_args.force,
         )
         api = self.workbench.api(parsed_args.remote)
-        with progress.shown(self.app.stderr) as listener:
+        with self.under_way(
+            parsed_args.aggregate, parsed_args.remote
+        ) as listener:
             report = api.recover(
                 self.workbench.context,
                 parsed_args.aggregate,
@@ -208,7 +210,9 @@ class Release(_Reports):
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Rows:
         api = self.workbench.api(parsed_args.remote)
-        with progress.shown(self.app.stderr) as listener:
+        with self.under_way(
+            parsed_args.aggregate, parsed_args.remote
+        ) as listener:
             report = api.release(
                 self.workbench.context,
                 parsed_args.aggregate,

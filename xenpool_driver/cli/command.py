@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import argparse
 import collections.abc
+import contextlib
 import traceback
 import typing
 
 from cliff import command, display, lister, show
 
-from xenpool_driver import exceptions, redaction
-from xenpool_driver.cli import formats, status
+from xenpool_driver import exceptions, model, redaction
+from xenpool_driver.cli import formats, interrupts, progress, status
 
 if typing.TYPE_CHECKING:
     from xenpool_driver.cli import main
@@ -59,6 +60,27 @@ class _Base(command.Command):
         for number, line in enumerate(status.lines(error)):
             self.complain(f"{self.app.NAME}: {line}" if not number else line)
         return status.of(error)
+
+    @contextlib.contextmanager
+    def under_way(
+        self, aggregate: str, is_remote: bool
+    ) -> collections.abc.Iterator[model.Progress]:
+        """Show how a request goes on, and answer signals meanwhile.
+
+        :param aggregate: the aggregate, as it was typed.
+        :param is_remote: whether a service on the bus carries it out.
+        :returns: whom to tell of progress.
+        """
+        with progress.shown(self.app.stderr) as listener:
+            show = getattr(listener, 'tell', self.complain)
+            watch = interrupts.Watch(
+                self.workbench,
+                aggregate,
+                is_remote,
+                lambda text: show(self.app.mask.clean(text)),
+            )
+            with interrupts.answered(watch):
+                yield listener
 
     def complain(self, text: str, lines: bool = False) -> None:
         """Print on stderr what a terminal may be shown, without a password.

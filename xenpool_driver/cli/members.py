@@ -7,7 +7,7 @@ import argparse
 import typing
 
 from xenpool_driver import exceptions, model, requests
-from xenpool_driver.cli import aggregate, command, progress, status
+from xenpool_driver.cli import aggregate, command, status
 
 if typing.TYPE_CHECKING:
     from xenpool_driver.compute import aggregates
@@ -110,7 +110,9 @@ class AddHost(command.Lister):
         elif len(set(parsed_args.hosts)) < len(parsed_args.hosts):
             raise exceptions.ConfigurationError('a host is named twice')
         api = self.workbench.api(parsed_args.remote)
-        with progress.shown(self.app.stderr) as listener:
+        with self.under_way(
+            parsed_args.aggregate, parsed_args.remote
+        ) as listener:
             results = api.add_hosts(
                 self.workbench.context,
                 parsed_args.aggregate,
@@ -161,7 +163,9 @@ class RemoveHost(command.Command):
         )
         if not parsed_args.yes:
             self._agree(parsed_args, api.check_removal(*whom, **options))
-        with progress.shown(self.app.stderr) as listener:
+        with self.under_way(
+            parsed_args.aggregate, parsed_args.remote
+        ) as listener:
             api.remove_host(*whom, progress=listener, **options)
         return status.DONE
 
@@ -217,7 +221,9 @@ class SetMaster(command.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        with progress.shown(self.app.stderr) as listener:
+        with self.under_way(
+            parsed_args.aggregate, parsed_args.remote
+        ) as listener:
             self.workbench.api(parsed_args.remote).set_master(
                 self.workbench.context,
                 parsed_args.aggregate,
@@ -254,10 +260,11 @@ class Adopt(command.ShowOne):
         if not parsed_args.remote:
             self.workbench.require_hosts([parsed_args.host])
         api = self.workbench.api(parsed_args.remote, create=True)
-        adopted = api.adopt(
-            self.workbench.context,
-            parsed_args.name,
-            parsed_args.host,
-            parsed_args.replace_stamp,
-        )
+        with self.under_way(parsed_args.name, parsed_args.remote):
+            adopted = api.adopt(
+                self.workbench.context,
+                parsed_args.name,
+                parsed_args.host,
+                parsed_args.replace_stamp,
+            )
         return aggregate.shown(adopted)

@@ -88,6 +88,12 @@ class Bars:
                 phase=redaction.visible(phase),
             )
 
+    def tell(self, text: str) -> None:
+        """Print a line above the bars."""
+        console = self._bars.console
+        console.show_cursor()  # perhaps this is the last that is printed
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
 
 @contextlib.contextmanager
 def shown(
