@@ -6,7 +6,7 @@ from __future__ import annotations
 import collections.abc
 import shlex
 
-from xenpool_driver import model, objects
+from xenpool_driver import model, objects, redaction
 
 _CLASSES: collections.abc.Mapping[type[objects.Record], str] = {
     objects.Pool: 'pool',
@@ -70,7 +70,7 @@ def connecting(
     words = [
         f"device-config:{key}={shlex.quote(value)}"
         for key, value in like.device_config.items()
-        if 'password' not in key or key.endswith('_secret')
+        if not redaction.hides(key, value)
     ]
     return ' '.join(
         (

@@ -13,7 +13,7 @@ import dataclasses
 import shlex
 import typing
 
-from xenpool_driver import findings, model, objects, snapshot
+from xenpool_driver import findings, model, objects, redaction, snapshot
 
 _VOLATILE = frozenset({'agent_start_time', 'boot_time', 'import_task'})
 """Keys of other_config that XAPI writes anew at each start or import."""
@@ -360,7 +360,10 @@ _PARAMETERS = {
 
 
 def _remedy(ref: model.ObjectRef, what: str, value: object) -> str:
-    """Return what to type to set it again; '' where no command sets it."""
+    """Return what to type to set it again; '' where no command sets it.
+
+    A remedy is written into the journal, so a secret is left out.
+    """
     command = f"xe {ref.cls.lower()}-param"
     parameter = _PARAMETERS.get(what)
     if what == 'tags' and isinstance(value, tuple):
@@ -372,7 +375,13 @@ def _remedy(ref: model.ObjectRef, what: str, value: object) -> str:
     if parameter is None:
         return ''
     if isinstance(value, collections.abc.Mapping):
-        pairs = [f"{parameter}:{k}={v}" for k, v in value.items()]
+        pairs = [
+            f"{parameter}:{k}={v}"
+            for k, v in value.items()
+            if not redaction.hides(k, v)
+        ]
+        if not pairs:
+            return ''
     else:
         pairs = [f"{parameter}={value}"]
     return ' '.join(
@@ -382,7 +391,8 @@ def _remedy(ref: model.ObjectRef, what: str, value: object) -> str:
 
 def _shown(value: object) -> str:
     if isinstance(value, collections.abc.Mapping):
-        return findings.listed(f"{k}={v}" for k, v in value.items())
+        told = redaction.without_secrets(value)
+        return findings.listed(f"{k}={v}" for k, v in told.items())
     if isinstance(value, tuple):
         return findings.listed(map(str, value)) or 'none'
     return repr(value)

@@ -22,7 +22,19 @@ HIDDEN = '***'
 SHORTEST = 4
 """Characters of a secret that texts are searched for."""
 
-_NAME = r'[\w-]*(?:pass(?:word|wd|phrase)|admin_?pass|secret|auth[_-]token)'
+_WORDS = (
+    r'pass(?:word|wd|phrase)|admin_?pass|secret|token|'
+    r'(?:access|api|private)[_-]?key'
+)
+"""What the name of a secret ends with, in a text that may be about anything.
+"""
+
+_NAME = rf'[\w-]*(?:{_WORDS})'
+
+_KEY = re.compile(rf'{_WORDS}|passw|chap|credential', re.IGNORECASE)
+"""What the key of a secret has in it, in a map of a record."""
+
+_UUID = re.compile(r'[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 
 _FIELDS = (
     # 'password': 'it\'s secret', password = "secret"
@@ -114,6 +126,44 @@ def hide_fields(text: str) -> str:
     for pattern in _FIELDS:
         text = pattern.sub(rf"\g<1>{HIDDEN}", text)
     return _URL.sub(lambda url: _hide_in_url(url.group()), text)
+
+
+def hides(key: str, value: str) -> bool:
+    """Say whether a value of a record's map is one that nobody may see.
+
+    ``password_secret`` and its like hold the uuid of an object of the class
+    ``secret``, which is no secret itself: the password is in that object.
+
+    :param key: for example ``cifspassword`` of ``PBD.device_config``, or
+        ``auth_token`` of ``pool.other_config``.
+    :param value: what it stands for.
+    """
+    if not value or not _KEY.search(key):
+        return False
+    return not (key.endswith('_secret') and _UUID.fullmatch(value))
+
+
+def without_secrets(value: typing.Any, key: str = '') -> typing.Any:
+    """Return records, or a part of them, without the secrets they hold.
+
+    All keys stay, and every other value, so that checks judge them the same.
+
+    :param value: maps, lists and plain values, as XAPI returns them. The
+        values of the class ``secret`` are hidden as well.
+    :param key: under which it stands.
+    """
+    if isinstance(value, collections.abc.Mapping):
+        if key == 'secret':
+            return {
+                ref: {**without_secrets(record), 'value': HIDDEN}
+                for ref, record in value.items()
+            }
+        return {name: without_secrets(v, name) for name, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_secrets(each, key) for each in value]
+    if not isinstance(value, str):
+        return value
+    return HIDDEN if hides(key, value) else hide_fields(value)
 
 
 def passwords_in(url: str | None) -> set[str]:

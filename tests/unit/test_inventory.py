@@ -155,3 +155,18 @@ def test_unknown_host_is_named() -> None:
     joiner: typing.Any = raw_pools.parse(raw_pools.pair()[0])
     with pytest.raises(LookupError, match='nobody'):
         inventory.take(joiner, 'nobody')
+
+
+def test_a_secret_that_was_lost_is_neither_shown_nor_typed() -> None:
+    before, _ = raw_pools.pair()
+    ref, record = host(before)
+    after = json.loads(json.dumps(before))
+    record['other_config'].update(ipmi_password='hush', rack='r1')
+    [finding] = inventory.compare(
+        inventory.take(records.snapshot(before), record['uuid']),
+        inventory.take(records.snapshot(after), record['uuid']),
+    )
+    assert 'ipmi_password=***' in finding.message
+    assert finding.remedy == (
+        f"xe host-param-set uuid={record['uuid']} other-config:rack=r1"
+    )

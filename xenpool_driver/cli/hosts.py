@@ -4,12 +4,26 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import tempfile
 import typing
 
-from xenpool_driver import exceptions, pool_states
+from xenpool_driver import exceptions, pool_states, redaction
 from xenpool_driver.cli import command, status
+
+_WRONG_NAME = {
+    errno.EACCES,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENXIO,
+    errno.EPERM,
+}
+"""Why nothing can be written to a file of this name. Whatever else fails,
+for example a full disk, is no wrong usage."""
 
 
 class List(command.Lister):
@@ -79,9 +93,10 @@ class DumpRecords(command.Command):
         try:
             _write(parsed_args.output, text)
         except OSError as error:
-            raise exceptions.ConfigurationError(
-                f"{parsed_args.output}: {error.strerror}"
-            ) from None
+            failed = f"{parsed_args.output}: {error.strerror}"
+            if error.errno in _WRONG_NAME:
+                raise exceptions.ConfigurationError(failed) from None
+            raise exceptions.XenpoolError(failed) from None
         return status.DONE
 
     def _records(self, host: str) -> bytes:
@@ -100,7 +115,9 @@ class DumpRecords(command.Command):
             doors.close()
         for cls, why in records.unreadable.items():
             self.complain(f"xenpool: warning: {cls} is left out: {why}")
-        return orjson.dumps(dict(records), option=orjson.OPT_INDENT_2) + b'\n'
+        # a dump is made to be given away
+        shown = redaction.without_secrets(dict(records))
+        return orjson.dumps(shown, option=orjson.OPT_INDENT_2) + b'\n'
 
 
 def _write(path: str, text: bytes) -> None:

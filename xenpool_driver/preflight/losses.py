@@ -12,7 +12,13 @@ import collections.abc
 import re
 import shlex
 
-from xenpool_driver import findings, model, objects, storage_roles
+from xenpool_driver import (
+    findings,
+    model,
+    objects,
+    redaction,
+    storage_roles,
+)
 from xenpool_driver.preflight import check as checks
 from xenpool_driver.preflight import evacuation, leaving
 
@@ -23,9 +29,6 @@ _XOSTOR = 'linstor'
 
 _ON_SERVER = re.compile(r'//|[^/]+:/')
 """Where an ISO library is that is shared by CIFS or NFS."""
-
-_SECRET_WORDS = ('password', 'secret')
-"""Parts of the names of ``device_config`` keys whose values stay unsaid."""
 
 
 def data_loss(case: EjectCase) -> checks.Problems:
@@ -121,7 +124,7 @@ def _settings(pbd: objects.Pbd) -> list[str]:
     return [
         shlex.quote(f"device-config:{key}={value}")
         for key, value in pbd.device_config.items()
-        if not any(word in key for word in _SECRET_WORDS)
+        if not redaction.hides(key, value)
     ]
 
 
