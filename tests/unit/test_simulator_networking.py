@@ -83,6 +83,24 @@ def test_a_vlan_comes_and_goes(site: Site) -> None:
     assert site.db.refs('VLAN') == []
 
 
+def test_cards_that_are_not_bonded(site: Site) -> None:
+    """Xapi_bond.create: the types first, then who has an address."""
+    cards = [site.card('eth0'), site.card('eth1')]
+    over = site.network('bond')
+
+    def refused() -> tuple[str, ...]:
+        return site.refused('Bond.create', over, cards, '', 'lacp', {})
+
+    site.door('PIF.set_primary_address_type', cards[1], 'IPv6')
+    assert refused() == ('PIF_INCOMPATIBLE_PRIMARY_ADDRESS_TYPE', cards[1])
+    site.db.set('PIF', cards[0], primary_address_type='IPv6')
+    for card in cards:
+        site.db.set('PIF', card, ipv6_configuration_mode='Static')
+    assert refused() == ('PIF_BOND_MORE_THAN_ONE_IP',)
+    site.db.set('PIF', cards[1], ipv6_configuration_mode='None')
+    site.door('Bond.create', over, cards, '', 'lacp', {})
+
+
 def test_a_bond_takes_over_address_management_and_vlans(site: Site) -> None:
     cards = [site.card('eth0'), site.card('eth1')]
     address = site.db.get('PIF', cards[0])['IP']

@@ -42,8 +42,25 @@ def pif_of(
 
 
 def is_addressed(pif: database.Record) -> bool:
-    """Tell whether an interface has, or gets, an IPv4 address."""
+    """Tell whether an interface has, or gets, an address.
+
+    What counts is the mode of its primary address type (xapi_bond.ml).
+    """
+    if pif['primary_address_type'] == 'IPv6':
+        return bool(pif['ipv6_configuration_mode'] != 'None')
     return bool(pif['ip_configuration_mode'] != 'None')
+
+
+def of_another_type(db: database.Database, members: list[str]) -> str | None:
+    """Return a card whose primary address type is not that of the bond."""
+    pifs = [db.get('PIF', ref) for ref in members]
+    ranked = sorted(
+        pifs, key=lambda pif: (not pif['management'], not is_addressed(pif))
+    )
+    for ref, pif in zip(members, pifs, strict=True):
+        if pif['primary_address_type'] != ranked[0]['primary_address_type']:
+            return ref
+    return None
 
 
 def create_pif(
@@ -88,7 +105,8 @@ def _copy_bond(
         db.get('PIF', ref)['bond_slave_of'] != NULL for ref in slaves
     ):
         return
-    if sum(is_addressed(db.get('PIF', ref)) for ref in slaves) > 1:
+    addressed = sum(is_addressed(db.get('PIF', ref)) for ref in slaves)
+    if addressed > 1 or of_another_type(db, slaves) is not None:
         # XAPI refuses the bond, and only logs that (xapi_bond.ml).
         return
     master = db.get('PIF', bond['master'])

@@ -150,6 +150,9 @@ def _check_members(db: database.Database, members: list[str]) -> None:
     if len({db.get('PIF', ref)['host'] for ref in members}) > 1:
         raise errors.ApiError('PIF_CANNOT_BOND_CROSS_HOST')
     pifs = [db.get('PIF', ref) for ref in members]
+    strange = netcopy.of_another_type(db, members)
+    if strange is not None:
+        raise errors.ApiError('PIF_INCOMPATIBLE_PRIMARY_ADDRESS_TYPE', strange)
     if sum(map(netcopy.is_addressed, pifs)) > 1:
         raise errors.ApiError('PIF_BOND_MORE_THAN_ONE_IP')
 
