@@ -198,6 +198,7 @@ def test_an_odd_url_is_refused_and_not_repeated(
         ),
         ('https://192.0.2.11:99999', 'port 99999 is none: it must be from 1'),
         ('https://192.0.2.11:0', 'port 0 is none'),
+        ('https://192.0.2.11 :443', 'There is a blank in it'),
     ],
 )
 def test_what_is_wrong_with_an_odd_url_is_said(

@@ -548,7 +548,7 @@ def test_two_joiners_that_are_copies_of_each_other() -> None:
     for word in (joiner(one)['uuid'], '127.0.77.13', '127.0.77.14'):
         assert word in found.message
     assert 'copied installation' in found.message
-    assert found.remedy.startswith('install anew')
+    assert found.remedy.startswith('install anew xen03 or b, one of them only')
     joiner(other)['address'] = '127.0.77.13'
     twin = raw_pools.parse(other['joiner'])
     found = only(judge(one, batch=[twin]), 'duplicate-in-batch')

@@ -278,6 +278,7 @@ def _checked_url(name: str, url: str) -> str:
             and bool(parts.hostname)
             and parts.port != 0
             and '@' not in parts.netloc
+            and not re.search(r'\s', url)
             and not (parts.path.strip('/') or parts.query or parts.fragment)
         )
     except ValueError:  # an odd port, or brackets that do not match
@@ -300,6 +301,8 @@ def _url_fault(url: str) -> str:
     host, _, port = where.rpartition(':')
     if '@' in url:
         return ''
+    if re.search(r'\s', url):
+        return '. There is a blank in it'
     for address, suffix in ((where, ''), (host, f":{port}")):
         try:
             ipaddress.IPv6Address(address)

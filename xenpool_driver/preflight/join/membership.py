@@ -389,7 +389,11 @@ def same_in_batch(case: cases.JoinCase) -> check.Problems:
             and case.me.address
             and not identity.same_address(twin.address, case.me.address)
         ):
-            message, remedy = _copied(case, twin)
+            message, _ = _copied(case, twin)
+            remedy = (
+                f"install anew {case.me.typed} or {twin.typed}, one of them "
+                f"only (its disks are wiped)"
+            )
         else:
             message = (
                 f"the host {case.me.name} ({case.me.uuid}) is in this "
