@@ -119,19 +119,50 @@ def counted(number: int, what: str) -> str:
 
 
 def forgetting(
-    aggregate: str, host: objects.Host, master: objects.Host | None
+    aggregate: str,
+    host: objects.Host,
+    master: objects.Host | None,
+    guests: collections.abc.Iterable[objects.Vm] = (),
 ) -> str:
-    """Return the command that destroys the record of a dead member.
+    """Return the commands that destroy the record of a dead member.
 
     :param aggregate: the name of its aggregate; '' where it has none, and so
         no command of ours.
     :param master: the master of its pool.
+    :param guests: the virtual machines that are recorded there.
     """
     if aggregate and host.alias:
         words = ('aggregate', 'remove', 'host', aggregate, host.alias)
-        return shlex.join(('xenpool', *words, '--forget', '--yes'))
-    where = f"on {master.typed}: " if master else ''
-    return f"{where}xe host-forget uuid={host.uuid}"
+        forget = shlex.join(('xenpool', *words, '--forget', '--yes'))
+    else:
+        where = f"on {master.typed}: " if master else ''
+        forget = f"{where}xe host-forget uuid={host.uuid}"
+    return after_guests(host, guests, forget)
+
+
+def after_guests(
+    host: objects.Host,
+    guests: collections.abc.Iterable[objects.Vm],
+    forget: str = '',
+) -> str:
+    """Return the commands that destroy the record of a dead member.
+
+    XAPI refuses it while virtual machines are recorded there
+    (``HOST_HAS_RESIDENT_VMS``).
+
+    :param guests: these virtual machines.
+    :param forget: the command itself.
+    """
+    names = [vm.name for vm in guests]
+    if not names:
+        return forget
+    which = listed(names)
+    runs = 'run' if len(names) > 1 else 'runs'
+    first = (
+        f"make sure that {which} {runs} nowhere, then: "
+        f"xe host-declare-dead uuid={host.uuid}"
+    )
+    return f"{first}; {forget}" if forget else first
 
 
 def sized(count: int) -> str:

@@ -231,6 +231,33 @@ class PoolSnapshot:
     ) -> dict[objects.Ref | None, tuple[objects.Vbd, ...]]:
         return _grouped(self.vbds.values(), lambda vbd: vbd.vdi)
 
+    def is_connected(self, sr: objects.Storage) -> bool:
+        """Say whether a host of the pool is connected to storage."""
+        return sr.is_tools_sr or any(
+            pbd.host in self.hosts for pbd in self.pbds_of_sr(sr)
+        )
+
+    def users_of(self, sr: objects.Storage) -> tuple[objects.Vm, ...]:
+        """Return the virtual machines that have disks on storage, and those
+        whose memory lies there."""
+        disks = {vdi.ref for vdi in self.vdis_of(sr)}
+        users = {vbd.vm for vbd in self.vbds.values() if vbd.vdi in disks}
+        return tuple(
+            vm
+            for vm in self.vms.values()
+            if vm.ref in users or vm.suspend_vdi in disks
+        )
+
+    def guests_on(self, host: objects.Host) -> tuple[objects.Vm, ...]:
+        """Return the virtual machines that are on a host and not halted."""
+        return tuple(
+            vm
+            for vm in self.vms.values()
+            if vm.resident_on == host.ref
+            and vm.power_state != 'Halted'
+            and not self.is_domain_zero(vm)
+        )
+
     def is_domain_zero(self, vm: objects.Vm) -> bool:
         """Say what XAPI's ``helpers.ml`` ``is_domain_zero`` says.
 

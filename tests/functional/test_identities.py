@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections.abc
 import pathlib
+import re
 import time
 import typing
 
@@ -172,6 +173,112 @@ def test_a_member_that_was_installed_anew(sit: Sit) -> None:
     assert added.status == 0, added
     assert cli_lab.memberships(web.lab) == {('xen01', 'xen02')}
     assert web.machine('xen02').uuid in str(web.shown()['properties'])
+
+
+BUSY = """
+pools:
+  - name: web
+    hosts: [xen01, xen02, xen03]
+    srs:
+      - {name: nfs1, type: nfs, shared: true, size_gib: 500, default: true,
+         device_config: {server: 127.0.77.200, serverpath: /srv}}
+    vms:
+      - {name: web2, host: xen02, power_state: Running, memory_gib: 2,
+         disks: [{sr: nfs1, size_gib: 8}]}
+"""
+
+
+def declare_dead(web: desk.Desk, command: str) -> None:
+    """Do what ``xe host-declare-dead uuid=...`` does."""
+    uuid = command.removeprefix('xe host-declare-dead uuid=')
+    with driver_lab.session(web.lab, web.host('xen01')) as api:
+        api.host.declare_dead(api.host.get_by_uuid(uuid))
+
+
+def test_a_member_with_machines_that_was_installed_anew(sit: Sit) -> None:
+    """The virtual machines of the old installation are declared off first;
+    nothing that the audit advises is refused."""
+    web = sit(BUSY)
+    web.done('aggregate', 'adopt', 'web', '--from', 'xen01')
+    old = web.machine('xen02').uuid
+    mishaps.install_anew(web.machine('xen02'))
+    web.pass_time(300)
+    web.settle()
+
+    [told] = web.audit()
+    judged = web.findings('aggregate', 'check', 'web', 'xen02')
+    refused = web('aggregate', 'remove', 'host', 'web', 'xen02')
+    nowhere, way, commands = told['remedy'].partition(', then: ')
+    declare, forget = commands.split('; ')
+    declare_dead(web, declare)
+    forgotten = web(*forget.split()[1:])
+
+    assert nowhere == 'make sure that web2 runs nowhere'
+    assert way
+    assert declare.endswith(old)
+    # Between the two looks at the clocks simulated time runs on.
+    noisy = ('clocks', 'certificate-dates')
+    [finding] = [
+        one
+        for one in judged
+        if one['severity'] != 'pass' and one['check'] not in noisy
+    ]
+    assert finding['check'] == 'old-record'
+    assert finding['remedy'] == told['remedy']
+    assert refused.status == 3
+    assert told['remedy'] in refused.err
+    for never in ('--drain', 'vm-shutdown', 'would be wiped'):
+        assert never not in refused.err
+    assert forgotten.status == 0, forgotten
+    web.done('aggregate', 'add', 'host', 'web', 'xen02')
+
+
+ROLES = """
+pools:
+  - name: web
+    hosts: [xen01, xen02, xen03]
+    srs:
+      - {name: nfs1, type: nfs, shared: true, size_gib: 500,
+         device_config: {server: 127.0.77.200, serverpath: /srv}}
+      - {name: vg, type: lvm, host: xen02, default: true}
+    vms:
+      - {name: run2, host: xen02, power_state: Running, memory_gib: 2,
+         disks: [{sr: nfs1, size_gib: 20}]}
+      - {name: build, power_state: Halted, memory_gib: 2,
+         disks: [{sr: vg, size_gib: 20}, {sr: vg, size_gib: 5}]}
+"""
+
+
+def test_a_dead_host_with_the_default_storage(sit: Sit) -> None:
+    """Forgetting tells of the default SR; so does the audit afterwards."""
+    web = sit(ROLES)
+    web.done('aggregate', 'adopt', 'web', '--from', 'xen01')
+    web.kill('xen02')
+
+    [told] = web.audit()
+    removing = ('aggregate', 'remove', 'host', 'web', 'xen02')
+    ejected = web(*removing)
+    declare, forget = told['remedy'].partition(', then: ')[2].split('; ')
+    declare_dead(web, declare)
+    asked = web(*removing, '--forget')
+    web.done(*forget.split()[1:])
+    web.pass_time(60)
+    after = {one['check']: one for one in web.audit()}
+
+    assert ejected.status == asked.status == 3
+    assert told['remedy'] in ejected.err
+    for never in ('--drain', 'vm-shutdown', 'vm-copy', 'would be'):
+        assert never not in ejected.err
+    assert 'vg is the default SR of the pool web' in asked.err
+    assert re.search('storage vg stays, .* 2 disks .* of build', asked.err)
+    assert set(after) == {'unconnected-storage', 'storage-roles'}
+    roles = after['storage-roles']
+    assert 'vg is the default SR of the pool web' in roles['message']
+    with driver_lab.session(web.lab, web.host('xen01')) as api:
+        [nfs] = api.SR.get_by_name_label('nfs1')
+        assert roles['remedy'].endswith(f"default-SR={api.SR.get_uuid(nfs)}")
+    assert 'build on vg' in after['unconnected-storage']['message']
+    assert 'run2' not in str(after)
 
 
 STORAGE = """

@@ -675,6 +675,34 @@ def test_an_older_installation_of_the_joiner() -> None:
     assert 'xe host-forget uuid=' in report.failures[0].remedy
 
 
+@pytest.mark.parametrize('name', ['', 'oldname'])
+def test_an_older_installation_that_is_taken_for_alive(name: str) -> None:
+    """For ten minutes it is. From records alone nobody can tell, so neither
+    another name nor another address is advised."""
+    joiner, pool = raw_pools.pair()
+    me = host(joiner)[1]
+    add_member(
+        pool,
+        'old',
+        live=True,
+        address=me['address'],
+        hostname=name or me['hostname'],
+        name_label=name or me['name_label'],
+        iscsi_iqn=me.get('iscsi_iqn', ''),
+        other_config=dict(me['other_config']),
+    )
+
+    report = judge(joiner, pool)
+    asked = judge(joiner, pool, live=join.LiveFacts(unreachable={}))
+
+    [finding] = [f for f in report.findings if f.severity.rank > 1]
+    assert finding.check == 'old-record'
+    assert 'takes' in finding.message
+    assert 'for alive, as it does for ten minutes' in finding.message
+    assert 'xe host-forget uuid=' in finding.remedy
+    assert 'duplicate-address' in {f.check for f in asked.failures}
+
+
 def test_clocks_are_compared() -> None:
     joiner, pool = map(raw_pools.parse, raw_pools.pair())
     assert severities(join.check(joiner, pool), 'clocks') == {'unknown'}

@@ -38,7 +38,7 @@ def said(case: EjectCase, found: identity.Identified) -> str:
 
 def way_out(case: EjectCase, found: identity.Identified) -> str:
     """Return what to do about a host that is not the member."""
-    forget = case.removing('--forget', '--yes')
+    forget = case.forgetting
     host = case.host.typed
     master = case.pool.coordinator
     if found.who is Who.STARTING or case.is_stuck:

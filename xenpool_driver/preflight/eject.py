@@ -63,7 +63,7 @@ def live(case: EjectCase) -> checks.Problems:
         yield checks.Problem(
             f"{case.host.name} is dead, so it cannot eject itself",
             f"switch on {case.host.typed}, or, if it is gone for good: "
-            f"{case.removing('--forget', '--yes')}",
+            f"{case.forgetting}",
             ('HOST_OFFLINE', case.host.ref),
             findings.at_fault(case.host),
         )
@@ -160,6 +160,15 @@ def residents(case: EjectCase) -> checks.Problems:
             f"virtual machines will be moved away from {case.host.name}: "
             f"{names}",
             objects=at_fault,
+        )
+        return
+    if case.is_gone:
+        yield checks.Problem(
+            f"virtual machines are recorded on {case.host.name}, which is "
+            f"not there: {names}",
+            findings.after_guests(case.host, case.guests),
+            ('OPERATION_NOT_ALLOWED', 'VM resident on host'),
+            at_fault,
         )
         return
     yield checks.Problem(
@@ -267,6 +276,14 @@ CHECKS: tuple[Check, ...] = (
 )
 """Everything, XAPI's own rules first and in its order."""
 
+_OF_THE_GONE = tuple(
+    one
+    for one in CHECKS
+    if one not in losses.CHECKS
+    and one.name not in ('evacuation', 'storage-in-use')
+)
+"""What speaks against ejecting a host that is not there."""
+
 
 def check(
     pool: snapshot.PoolSnapshot,
@@ -304,9 +321,11 @@ def check(
         stuck=stuck,
         successor=successor,
     )
+    # A host that is not there wipes nothing, and nothing is moved off it.
+    asked = _OF_THE_GONE if case.is_gone else CHECKS
     return checks.report(
         host.name,
-        [f for one in CHECKS for f in checks.evaluate(one, case)],
+        [f for one in asked for f in checks.evaluate(one, case)],
     )
 
 

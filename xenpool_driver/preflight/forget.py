@@ -9,7 +9,14 @@ only this host was connected to keeps its records, and nothing collects them
 
 from __future__ import annotations
 
-from xenpool_driver import domains, findings, identity, model, snapshot
+from xenpool_driver import (
+    domains,
+    findings,
+    identity,
+    model,
+    snapshot,
+    storage_roles,
+)
 from xenpool_driver.identity import Who
 from xenpool_driver.preflight import answers, eject, leaving
 from xenpool_driver.preflight import check as checks
@@ -66,8 +73,7 @@ def no_residents(case: EjectCase) -> checks.Problems:
         yield checks.Problem(
             f"virtual machines are recorded on the dead host "
             f"{case.host.name}: {names}",
-            f"make sure that they run nowhere, then: xe host-declare-dead "
-            f"uuid={case.host.uuid}",
+            findings.after_guests(case.host, case.guests),
             ('HOST_HAS_RESIDENT_VMS', case.host.ref),
             findings.at_fault(*case.guests),
         )
@@ -87,10 +93,46 @@ def domain_left(case: EjectCase) -> checks.Problems:
         )
 
 
+def roles(case: EjectCase) -> checks.Problems:
+    """What pool and hosts use by default, and no host will be connected to."""
+    target = storage_roles.refuge(case.pool, case.host.ref)
+    for sr in case.leaving_srs:
+        for owner, name, found in storage_roles.pointers(
+            case.pool, sr.ref.__eq__
+        ):
+            if owner.ref == case.host.ref:
+                continue
+            yield checks.warning(
+                f"{sr.name} is the {' and the '.join(found)} of {name}; no "
+                f"host will be connected to it",
+                storage_roles.pointing(owner, found.values(), target),
+                findings.at_fault(sr, owner, name=name),
+            )
+
+
+def suspended(case: EjectCase) -> checks.Problems:
+    """Suspended machines whose memory image lies on storage that only the
+    dead host was connected to."""
+    going = {sr.ref: sr for sr in case.leaving_srs}
+    for vm in case.pool.vms.values():
+        image = case.pool.vdis.get(vm.suspend_vdi or '')
+        sr = going.get(image.sr or '') if image else None
+        if image is None or sr is None:
+            continue
+        kind = 'snapshot' if vm.is_a_snapshot else 'suspended virtual machine'
+        yield checks.warning(
+            f"the {kind} {vm.name} cannot be resumed any more: its memory "
+            f"image {image.name} lies on {sr.name}, which only "
+            f"{case.host.name} was connected to",
+            objects=findings.at_fault(vm, image, sr),
+        )
+
+
 def storage_left(case: EjectCase) -> checks.Problems:
     """Storage whose records stay without any connection."""
     for sr in case.leaving_srs:
         disks = case.pool.vdis_of(sr)
+        users = case.pool.users_of(sr)
         yield checks.warning(
             f"the record of the storage {sr.name} stays, connected to no "
             f"host"
@@ -99,6 +141,9 @@ def storage_left(case: EjectCase) -> checks.Problems:
                 f"({findings.sized(sum(d.virtual_size for d in disks))})"
                 if disks
                 else ''
+            )
+            + (
+                f" of {findings.listed(vm.name for vm in users)}" * bool(users)
             ),
             f"a minute after {case.host.typed} is forgotten: xe sr-forget "
             f"uuid={sr.uuid}",
@@ -136,10 +181,22 @@ CHECKS: tuple[Check, ...] = (
         ('pool.VM',),
     ),
     Check(
+        'storage-roles',
+        'hosts stay connected to what pool and hosts use by default',
+        roles,
+        ('pool.pool', 'pool.PBD', 'pool.SR'),
+    ),
+    Check(
+        'suspended-vms',
+        'no suspended virtual machine loses its memory',
+        suspended,
+        ('pool.PBD', 'pool.SR', 'pool.VDI', 'pool.VM'),
+    ),
+    Check(
         'storage-left',
         'no storage is left without a host',
         storage_left,
-        ('pool.PBD', 'pool.SR', 'pool.VDI'),
+        ('pool.PBD', 'pool.SR', 'pool.VDI', 'pool.VBD', 'pool.VM'),
     ),
 )
 """``host.destroy``: for a host that is dead."""

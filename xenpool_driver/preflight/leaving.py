@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import shlex
 
-from xenpool_driver import domains, identity, objects, snapshot
+from xenpool_driver import domains, findings, identity, objects, snapshot
 from xenpool_driver.preflight import evacuation
 
 _NO_DATA = frozenset({'udev', 'iso'})
@@ -93,7 +93,7 @@ class EjectCase:
         """What to do with a member that starts and starts: one that is stuck
         is not waited for."""
         host = self.host.typed
-        forget = self.removing('--forget', '--yes')
+        forget = self.forgetting
         if self.blocking is None:
             wait = f"wait a minute; if it stays so, switch off {host}"
             return f"{wait}, then: {forget}"
@@ -128,10 +128,16 @@ class EjectCase:
     @property
     def guests(self) -> tuple[objects.Vm, ...]:
         """The virtual machines that are on the host and not halted."""
-        return tuple(
-            vm
-            for vm in self.pool.vms.values()
-            if vm.resident_on == self.host.ref
-            and vm.power_state != 'Halted'
-            and not self.pool.is_domain_zero(vm)
+        return self.pool.guests_on(self.host)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the member is not there, so that it cannot be ejected."""
+        return self.found is not None and self.found.who in identity.GONE
+
+    @property
+    def forgetting(self) -> str:
+        """The commands that let the member go without touching it."""
+        return findings.after_guests(
+            self.host, self.guests, self.removing('--forget', '--yes')
         )

@@ -51,7 +51,7 @@ def unrestored(
             f"HA was on, was switched off for a request and could not be "
             f"switched on again; when it shall stay off: "
             f"{giving_up(declared)}",
-            f"on {master}: {enabling(saved)}",
+            f"on {master}: {by_hand(saved, pool.uuid)}",
             findings.at_fault(pool),
         )
     elif pool.ha_host_failures_to_tolerate != saved['tolerance']:

@@ -34,13 +34,16 @@ def _told(case: cases.AuditCase, check: str, host: str) -> Found:
 
 
 def forgetting(case: cases.AuditCase, host: str) -> str:
-    """Return the command that lets a host go without touching it."""
-    return (
-        cases.typed(
-            'aggregate', 'remove', 'host', case.declared.name, host
-        ).strip()
-        + ' --forget --yes'
+    """Return the commands that let a host go without touching it."""
+    forget = cases.typed(
+        *('aggregate', 'remove', 'host', case.declared.name, host),
+        *('--forget', '--yes'),
     )
+    record = case.records.host_by_uuid(case.declared.uuids.get(host, ''))
+    if record is None:
+        return forget
+    guests = case.records.guests_on(record)
+    return findings.after_guests(record, guests, forget)
 
 
 def _dropping(

@@ -116,6 +116,7 @@ def audit(
         if needed:
             answers = sight.members(site, row, pool, door.name)
         fixed += leftovers.destroy(site, row, door)
+    pool = _with_contents(door, pool, answers)
     domains, domains_unread = leftovers.read(door)
     findings = reconcile.audit(
         reconcile.Declared.of(row),
@@ -154,6 +155,33 @@ def _logins(
             model.Severity.PASS,
             'all members that answer let us in',
         ),
+    )
+
+
+def _with_contents(
+    door: client.Client,
+    pool: snapshot.PoolSnapshot,
+    answers: collections.abc.Mapping[str, identity.Identified],
+) -> snapshot.PoolSnapshot:
+    """Return the pool with its virtual machines and disks, where the way out
+    depends on them: a member is not there, or storage is left alone.
+
+    :param answers: who answers at the address of each member.
+    """
+    gone = any(
+        one.record is not None and one.who is not identity.Who.MEMBER
+        for one in answers.values()
+    )
+    if not gone and all(map(pool.is_connected, pool.srs.values())):
+        return pool
+    try:
+        read = door.snapshot(
+            *('pool', 'host', 'VM', 'VBD', 'VDI'), with_clock=False
+        )
+    except exceptions.XapiError:
+        return pool  # what is recorded there is not told, and no more
+    return dataclasses.replace(
+        pool, vms=read.vms, vbds=read.vbds, vdis=read.vdis
     )
 
 

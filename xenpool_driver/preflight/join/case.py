@@ -108,15 +108,46 @@ class JoinCase:
 
         No two hosts have one address: a dead record with the joiner's, or
         the one that the aggregate has for it, is of an older installation.
+        The master takes a host for alive until it has been silent for ten
+        minutes (``xapi_globs.ml``, ``host_assume_dead_interval``), so where
+        no member was asked, the record of one that is alive may be it, too.
         """
         for host in self.pool.hosts.values():
             if host.uuid == self.me.uuid or not host.address:
                 continue
             if identity.same_address(host.address, self.me.address) and (
-                host.uuid == self.former or self.pool.is_live(host) is False
+                host.uuid == self.former
+                or self.pool.is_live(host) is False
+                or self._may_be_older(host)
             ):
                 return host
         return None
+
+    def _may_be_older(self, host: objects.Host) -> bool:
+        """Say whether nobody asked what answers at a member's address."""
+        return self.live.unreachable is None and (
+            host is not self.pool.coordinator
+        )
+
+    @property
+    def members(self) -> tuple[objects.Host, ...]:
+        """The members of the pool that stay beside the joiner: all but the
+        record of the installation that it replaces."""
+        old = self.old_record
+        return tuple(
+            host for host in self.pool.hosts.values() if host is not old
+        )
+
+    @property
+    def neighbours(self) -> tuple[objects.Host, ...]:
+        """The hosts that must differ from the joiner: members, and those of
+        the same request."""
+        coming = [h for one in self.batch for h in one.hosts.values()]
+        return tuple(
+            host
+            for host in (*self.members, *coming)
+            if host.uuid != self.me.uuid
+        )
 
     @property
     def my_pool(self) -> objects.Pool:

@@ -161,10 +161,19 @@ def old_record(case: cases.JoinCase) -> check.Problems:
     old = case.old_record
     if old is None:
         return
-    remedy = findings.forgetting(case.pool.aggregate, old, case.master)
-    yield check.Problem(
+    guests = case.pool.guests_on(old)
+    remedy = findings.forgetting(case.pool.aggregate, old, case.master, guests)
+    message = (
         f"{case.me.name} was installed anew: the pool {case.pool.name} still "
-        f"has the record {old.uuid} of the old installation at {old.address}",
+        f"has the record {old.uuid} of the old installation at {old.address}"
+    )
+    if old.uuid != case.former and case.pool.is_live(old) is not False:
+        message += (
+            f"; the master takes {old.name} for alive, as it does for ten "
+            f"minutes: if that is another machine, two have one address"
+        )
+    yield check.Problem(
+        message,
         remedy,
         objects=findings.at_fault(old),
     )
@@ -277,12 +286,7 @@ def same_uuid(case: cases.JoinCase) -> check.Problems:
 
 def same_name(case: cases.JoinCase) -> check.Problems:
     """Equal names are allowed, and confuse everybody."""
-    others = [
-        host
-        for records in (case.pool, *case.batch)
-        for host in records.hosts.values()
-        if host.uuid != case.me.uuid and host is not case.old_record
-    ]
+    others = case.neighbours
     for what, field, alike, remedy in (
         ('hostname', 'hostname', _same_hostname, _other_hostname(case)),
         ('name', 'name_label', operator.eq, _other_label(case.me)),
@@ -341,15 +345,7 @@ def _other_hostname(case: cases.JoinCase) -> str:
 def same_address(case: cases.JoinCase) -> check.Problems:
     """Two hosts with one address: one of them is not the one meant."""
     mine = case.me.address
-    same = [
-        host
-        for records in (case.pool, *case.batch)
-        for host in records.hosts.values()
-        if mine
-        and host.address == mine
-        and host.uuid != case.me.uuid
-        and host is not case.old_record
-    ]
+    same = [host for host in case.neighbours if mine and host.address == mine]
     if same:
         yield check.Problem(
             f"the address {mine} of {case.me.name} is also that of "
@@ -407,7 +403,7 @@ def same_in_batch(case: cases.JoinCase) -> check.Problems:
 
 def size(case: cases.JoinCase) -> check.Problems:
     """More than 64 hosts are not supported, and not refused by XAPI."""
-    known = {host.uuid for host in case.pool.hosts.values()}
+    known = {host.uuid for host in case.members}
     coming = {
         records.coordinator.uuid
         for records in case.batch
@@ -430,10 +426,8 @@ def members(case: cases.JoinCase) -> check.Problems:
     every member.
     """
     unreachable = case.live.unreachable or {}
-    for host in case.pool.hosts.values():
+    for host in case.members:
         if host.uuid in (*case.joining, case.me.uuid):
-            continue
-        if host is case.old_record:
             continue
         live = case.pool.is_live(host)
         if host.uuid in unreachable:
@@ -457,7 +451,10 @@ def members(case: cases.JoinCase) -> check.Problems:
 def _dead(
     case: cases.JoinCase, host: objects.Host, reason: str
 ) -> check.Problem:
-    forget = findings.forgetting(case.pool.aggregate, host, case.master)
+    guests = case.pool.guests_on(host)
+    forget = findings.forgetting(
+        case.pool.aggregate, host, case.master, guests
+    )
     return check.Problem(
         f"the member {host.name} at {host.address} is dead or unreachable "
         f"({reason}); the join would hang for minutes",

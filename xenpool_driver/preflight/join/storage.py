@@ -167,7 +167,7 @@ def multipathing(case: cases.JoinCase) -> check.Problems:
     XAPI compares nothing. A member with another setting attaches the pool's
     block storage by one path, or not at all.
     """
-    members = list(case.pool.hosts.values())
+    members = list(case.members)
     states = {host.is_multipathed for host in members}
     if len(states) > 1:
         on = findings.listed(h.name for h in members if h.is_multipathed)
@@ -227,10 +227,7 @@ def initiators(case: cases.JoinCase) -> check.Problems:
     """Two hosts with one iSCSI name throw each other out of their sessions."""
     mine = case.me.initiator
     same = [
-        host
-        for records in (case.pool, *case.batch)
-        for host in records.hosts.values()
-        if mine and host.uuid != case.me.uuid and host.initiator == mine
+        host for host in case.neighbours if mine and host.initiator == mine
     ]
     if same:
         fresh = f"{mine.partition(':')[0]}:{case.me.uuid}"
