@@ -6,6 +6,24 @@ from __future__ import annotations
 import time
 import typing
 
+NEVER = 'never'
+"""A moment that no calendar has."""
+
+
+def moment(seconds: float) -> str:
+    """Return a moment for people and programs, in UTC, as ISO 8601.
+
+    :param seconds: since 1970. Some that an older release stored lie
+        beyond all calendars: they are :data:`NEVER`.
+    """
+    import datetime  # takes time, and few commands need it
+
+    try:
+        found = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    except (OverflowError, ValueError, OSError):
+        return NEVER
+    return found.isoformat(timespec='seconds').replace('+00:00', 'Z')
+
 
 class Clock(typing.Protocol):
     """What the rest of the package knows of time."""

@@ -35,6 +35,9 @@ _KEY = re.compile(rf'{_WORDS}|passw|chap|credential', re.IGNORECASE)
 """What the key of a secret has in it, in a map of a record."""
 
 _UUID = re.compile(r'[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}')
+_NO_SECRET = re.compile(r'true|false|OpaqueRef:.*', re.DOTALL)
+"""Values of what only sounds like one: ``restrict_pool_secret_rotation``,
+``repository_proxy_password``, which refers to an object."""
 
 _FIELDS = (
     # 'password': 'it\'s secret', password = "secret"
@@ -138,7 +141,7 @@ def hides(key: str, value: str) -> bool:
         ``auth_token`` of ``pool.other_config``.
     :param value: what it stands for.
     """
-    if not value or not _KEY.search(key):
+    if not value or not _KEY.search(key) or _NO_SECRET.fullmatch(value):
         return False
     return not (key.endswith('_secret') and _UUID.fullmatch(value))
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import collections.abc
 import csv
+import datetime
 import io
 import json
 import pathlib
+import sqlite3
 import typing
 
 import pytest
@@ -560,6 +562,38 @@ def test_operations_tell_their_story(
         xenpool('operation', 'list', '--aggregate', 'prod', '-f', 'json').out
     )
     assert of_prod['Outcome'] == 'failed'
+
+
+@pytest.mark.parametrize('lease', [1e12, 1e308, float('inf')])
+def test_a_lease_of_an_older_release_that_never_ends(
+    xenpool: Run,
+    database: store.Store,
+    tmp_path: pathlib.Path,
+    lease: float,
+) -> None:
+    row = database.create_aggregate('prod')
+    left, _ = database.begin(
+        *(row.uuid, 'join', 'xen01', 'dead', 60.0, {}),
+        lambda row, running: store.Changes(),
+    )
+    with sqlite3.connect(tmp_path / 'store.db') as connection:
+        connection.execute(
+            'UPDATE xenpool_operations SET lease = ?, lease_expires = ? '
+            'WHERE uuid = ?',
+            (lease, lease, left.uuid),
+        )
+    connection.close()
+
+    assert xenpool('operation', 'list').status == 0
+    shown = xenpool('operation', 'show', left.uuid, '-f', 'json')
+    assert json.loads(shown.out)['lease_expires'] == 'never'
+    assert database.expired_operations() == []
+    shown = xenpool('operation', 'show', left.uuid, '-f', 'json')
+    until = datetime.datetime.fromisoformat(
+        json.loads(shown.out)['lease_expires']
+    )
+    left_over = until - datetime.datetime.now(datetime.UTC)
+    assert left_over <= datetime.timedelta(days=1)
 
 
 def test_db_upgrade_and_version(xenpool: Run) -> None:

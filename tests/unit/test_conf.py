@@ -9,7 +9,7 @@ import pathlib
 import re
 
 import pytest
-from oslo_config import cfg, generator
+from oslo_config import cfg, generator, types
 
 from xenpool_driver import conf, exceptions
 from xenpool_driver.conf import options
@@ -322,3 +322,27 @@ def test_host_options_are_those_of_the_record() -> None:
     }
     names = {renamed.get(opt.dest, opt.dest) for opt in options.HOST_OPTS}
     assert names | {'name'} == fields
+
+
+@pytest.mark.parametrize('value', ['nan', 'inf', '-inf', '1e12', '-1', 'soon'])
+def test_seconds_are_a_day_at_most(write: Write, value: str) -> None:
+    groups = {
+        'xenpool': options.XENPOOL_OPTS,
+        'database': options.DATABASE_OPTS,
+        'simulator': options.SIMULATOR_OPTS,
+        'xen01': options.HOST_OPTS,
+    }
+    tried = []
+    for section, opts in groups.items():
+        for opt in opts:
+            if not isinstance(opt.type, types.Float):
+                continue
+            head = HOST if section == 'xen01' else f"[{section}]\n"
+            name = write(f"{head}{opt.name} = {value}\n")
+            message = refused(lambda: conf.known_hosts(conf.load([name])))  # noqa: B023
+            assert message == (
+                f"section [{section}]: {opt.name}: '{value}' is no number "
+                f"from {opt.type.min} to {opt.type.max}"
+            )
+            tried.append(opt.name)
+    assert {'lease_duration', 'read_timeout', 'time_scale'} < set(tried)

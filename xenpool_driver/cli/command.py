@@ -11,7 +11,7 @@ import typing
 
 from cliff import command, display, lister, show
 
-from xenpool_driver import exceptions, model, redaction
+from xenpool_driver import clock, exceptions, model, redaction
 from xenpool_driver.cli import formats, interrupts, progress, status
 
 if typing.TYPE_CHECKING:
@@ -204,12 +204,7 @@ def key_value(text: str) -> tuple[str, str]:
 
 def stamp(seconds: float | None) -> str | None:
     """Return a time of the store as ISO 8601 in UTC; None stays None."""
-    import datetime
-
-    if seconds is None:
-        return None
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return moment.isoformat(timespec='seconds').replace('+00:00', 'Z')
+    return None if seconds is None else clock.moment(seconds)
 
 
 Rows = tuple[

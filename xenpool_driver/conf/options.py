@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from oslo_config import cfg
 
+from xenpool_driver.conf import numbers
+
 DEFAULT_OPTS: list[cfg.Opt] = [
     cfg.ListOpt(
         'enabled_hosts',
@@ -30,68 +32,68 @@ XENPOOL_OPTS: list[cfg.Opt] = [
         help='How many requests in a row may fail before an active aggregate '
         'becomes an error. An error is irreversible.',
     ),
-    cfg.FloatOpt(
+    numbers.seconds(
         'join_timeout',
         default=600.0,
-        min=1,
+        least=1,
         help='Seconds to wait until a joined host is live and enabled in its '
         'pool. When they are over, the request has failed.',
     ),
-    cfg.FloatOpt(
+    numbers.seconds(
         'stuck_join_timeout',
         default=60.0,
-        min=0,
+        least=0,
         help='Seconds for which a host that joins must have answered '
         'HOST_STILL_BOOTING without a break, while the master has its '
         'control domain halted and on no host. Then it will never be ready: '
         'the request fails, and says the way out. With join_timeout or more '
         'it fails only when that is over.',
     ),
-    cfg.FloatOpt(
+    numbers.seconds(
         'eject_timeout',
         default=300.0,
-        min=1,
+        least=1,
         help="Seconds to wait until an ejected host's record is gone from "
         'the pool.',
     ),
-    cfg.FloatOpt(
+    numbers.seconds(
         'first_boot_timeout',
         default=1200.0,
-        min=1,
+        least=1,
         help='Seconds to wait, when asked to, until an ejected host is back '
         'as a pool of its own. It reboots and reinstalls its local storage.',
     ),
-    cfg.FloatOpt(
+    numbers.seconds(
         'master_change_timeout',
         default=300.0,
-        min=1,
+        least=1,
         help='Seconds to wait until every member names the new master and is '
         'enabled again.',
     ),
-    cfg.FloatOpt(
+    numbers.seconds(
         'drain_timeout',
         default=3600.0,
-        min=1,
+        least=1,
         help='Seconds to wait until the virtual machines of a host that is '
         'drained have moved away.',
     ),
-    cfg.FloatOpt(
+    numbers.seconds(
         'poll_interval',
         default=1.0,
-        min=0.01,
+        least=0.01,
         help='Seconds between two looks at XAPI while waiting.',
     ),
-    cfg.FloatOpt(
+    numbers.seconds(
         'probe_timeout',
         default=5.0,
-        min=0.1,
+        least=0.1,
         help='Seconds that one member has to answer when the master is '
         'looked for. All members are asked at the same time.',
     ),
-    cfg.FloatOpt(
+    numbers.seconds(
         'lease_duration',
         default=60.0,
-        min=0.5,
+        least=0.5,
         help='Seconds after which an operation whose worker has died may be '
         'taken over. A living worker renews its lease in the background.',
     ),
@@ -116,10 +118,10 @@ XENPOOL_OPTS: list[cfg.Opt] = [
         'what changes in them, and records a master that has moved. One '
         'service of them all is enough.',
     ),
-    cfg.FloatOpt(
+    numbers.seconds(
         'preflight_plugin_timeout',
         default=10.0,
-        min=0.1,
+        least=0.1,
         help='Seconds that one site rule (namespace xenpool.preflight_checks) '
         'has to answer before its finding is "unknown".',
     ),
@@ -144,16 +146,16 @@ HOST_OPTS: list[cfg.Opt] = [
         'are taken off. After a join it is the password of the pool that '
         'holds: keep the sections of one pool equal.',
     ),
-    cfg.FloatOpt(
+    numbers.seconds(
         'connect_timeout',
         default=10.0,
-        min=0.1,
+        least=0.1,
         help='Seconds to wait for a connection.',
     ),
-    cfg.FloatOpt(
+    numbers.seconds(
         'read_timeout',
         default=60.0,
-        min=0.1,
+        least=0.1,
         help='Seconds to wait for the answer to a call.',
     ),
     cfg.IntOpt(
@@ -200,10 +202,10 @@ DATABASE_OPTS: list[cfg.Opt] = [
         help='SQLAlchemy URL of the database. Default: an SQLite file in the '
         'state directory of the user ($XDG_STATE_HOME/xenpool/xenpool.db).',
     ),
-    cfg.FloatOpt(
+    numbers.seconds(
         'busy_timeout',
         default=30.0,
-        min=0,
+        least=0,
         help='Seconds to wait for a lock that another worker holds. A server '
         'that says nothing for 10 seconds longer is given up: the request '
         'ends with an error.',
@@ -229,10 +231,11 @@ SIMULATOR_OPTS: list[cfg.Opt] = [
         secret=True,
         help="The password of every simulated host's root.",
     ),
-    cfg.FloatOpt(
+    numbers.opt(
         'time_scale',
         default=1.0,
-        min=0.001,
+        least=0.001,
+        most=100000,
         help='How many simulated seconds pass in one real second.',
     ),
 ]

@@ -397,7 +397,8 @@ def take(
 def _overlong(operation: records.Operation, now: float) -> bool:
     """Say whether no renewal by the clock that shows ``now`` can have given
     the operation so long a lease."""
-    return operation.lease_expires > now + operation.lease + ROUNDING
+    # written so that it holds for nan as well
+    return not operation.lease_expires <= now + operation.lease + ROUNDING
 
 
 def _refuse_taking(

@@ -23,6 +23,10 @@ BEGUN = 'begun'
 TAKEN_OVER = 'taken-over'
 """The line of the story that tells of a new owner; it is no phase."""
 
+LONGEST_LEASE = 86400.0
+"""Seconds that a lease can have; a stored one that is longer counts as this.
+"""
+
 
 def running(
     connection: sa.Connection, aggregate_uuid: str | None
@@ -184,6 +188,9 @@ def _operation(row: sa.Row[typing.Any]) -> records.Operation:
     values = dict(row._mapping)
     del values['id']
     values['details'] = json.loads(values['details'])
+    # nan and inf as well: older releases let them be configured
+    if not values['lease'] <= LONGEST_LEASE:
+        values['lease'] = LONGEST_LEASE
     return records.Operation(**values)
 
 

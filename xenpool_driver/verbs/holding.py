@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
-import datetime
 import shlex
 
-from xenpool_driver import exceptions, model, operation, store, takeover
+from xenpool_driver import (
+    clock,
+    exceptions,
+    model,
+    operation,
+    store,
+    takeover,
+)
 
 CHECK = 'interrupted-operation'
 """The check of findings about operations that have no end."""
@@ -28,7 +34,7 @@ def held(site: operation.Site, row: store.Aggregate) -> list[model.Finding]:
             CHECK,
             model.Severity.WARN,
             f"{story_of(one)} (operation {one.uuid}) is held by {one.owner} "
-            f"until {_moment(one.lease_expires)}, for another "
+            f"until {clock.moment(one.lease_expires)}, for another "
             f"{max(0.0, one.lease_expires - now):.0f} s; a worker that lives "
             f"renews that",
             f"if its worker is dead for sure: {_by_force(row, one)}",
@@ -91,8 +97,3 @@ def end_by_hand(
 def _by_force(row: store.Aggregate, left: store.Operation) -> str:
     name = shlex.quote(row.name)
     return f"xenpool aggregate recover {name} --force {left.uuid}"
-
-
-def _moment(seconds: float) -> str:
-    when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return f"{when:%Y-%m-%d %H:%M:%SZ}"
