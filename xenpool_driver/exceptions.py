@@ -24,6 +24,7 @@
     │   └── DatabaseVersionMismatch   the schema does not fit the code
     ├── ServiceError                  what a compute service on the bus says
     │   ├── ServiceUnavailable        not sent: nothing happened
+    │   │   └── RequestWithdrawn      no service began it in time
     │   └── ServiceLost               sent, no answer: look at the operations
     └── XapiError                     what may be concluded from a XAPI call
         ├── XapiRefused               definite: nothing changed
@@ -169,6 +170,10 @@ class ServiceError(XenpoolError):
 
 class ServiceUnavailable(ServiceError):
     """No service took the request, or the bus is silent: nothing happened."""
+
+
+class RequestWithdrawn(ServiceUnavailable):
+    """It was sent, no service began it in time, and none will."""
 
 
 class ServiceLost(ServiceError):

@@ -23,17 +23,8 @@ from xenpool_driver import conf, simulator
 from xenpool_driver.cli import main, status
 from xenpool_driver.simulator import machine, records_dir
 
-_LIVE = 'SELECT id FROM xenpool_aggregates WHERE deleted_at IS NULL'
-
-TABLES = {
-    'xenpool_aggregates': f"id IN ({_LIVE})",
-    'xenpool_hosts': f"aggregate_id IN ({_LIVE})",
-    'xenpool_metadata': f"aggregate_id IN ({_LIVE})",
-}
-"""Table -> the rows of aggregates that are not dismissed. A refused adoption
-leaves a dismissed one, which is in the way of nobody."""
-
-_SELECT = 'SELECT * FROM %s WHERE %s'
+TABLES = ('xenpool_aggregates', 'xenpool_hosts', 'xenpool_metadata')
+"""The tables that are compared, dismissed aggregates included."""
 
 NOTHING: dict[str, list[str]] = {table: [] for table in TABLES}
 """What stands in a database that there is not yet."""
@@ -111,8 +102,10 @@ def aggregates(path: str) -> State:
             sqlite3.connect(f"file:{name}?mode=rw", uri=True)
         ) as link:
             return {
-                table: sorted(map(repr, link.execute(_SELECT % (table, rows))))
-                for table, rows in TABLES.items()
+                table: sorted(
+                    map(repr, link.execute(f"SELECT * FROM {table}"))
+                )
+                for table in TABLES
             }
     except sqlite3.Error:  # no database of ours
         return NOTHING

@@ -197,3 +197,45 @@ def test_a_member_that_has_a_password_of_its_own_is_followed(
     assert row.metadata[pool_states.MASTER] == 'xen02'
     assert bench.machine('xen02').is_master
     second.close()
+
+
+def test_a_master_whose_own_section_is_wrong_is_reached_all_the_same(
+    bench: Bench,
+) -> None:
+    """By processes that begin after the master has moved there, too."""
+    first = bench.new_process()
+    row = formed(bench, first)
+    first.set_aggregate_master(None, row, 'xen02')
+    first.close()
+    second = bench.new_process()
+
+    report = second.audit_aggregate(None, row)
+
+    [finding] = [each for each in report.findings if each.check == 'login']
+    assert finding.severity is model.Severity.WARN
+    assert 'to those of section [xen01]' in finding.remedy
+    assert not report.failures
+    second.close()
+    third = bench.new_process()
+    row.refresh()
+    third.remove_from_aggregate(None, row, 'xen01')
+    assert row.hosts == ['xen02']
+    third.close()
+
+
+def test_no_password_is_lent_to_a_master_that_nobody_verifies(
+    bench: Bench,
+) -> None:
+    first = bench.new_process()
+    row = formed(bench, first)
+    first.set_aggregate_master(None, row, 'xen02')
+    first.close()
+    second = bench.new_process(insecure='true')
+    bench.lab.faults.executed.clear()
+
+    report = second.audit_aggregate(None, row)
+
+    assert report.failures
+    tried = bench.lab.calls('xen02')
+    assert tried['session.slave_local_login_with_password'] <= 1
+    second.close()

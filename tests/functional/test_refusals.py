@@ -75,3 +75,26 @@ def test_what_xapi_refuses_is_told_with_its_remedy(
         assert newest['Host'] == 'xen02', newest
         uuid = newest['UUID']
         assert told in xenpool('operation', 'show', uuid, '-f', 'json').out
+
+
+def test_a_refused_adoption_leaves_no_trace(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No dismissed aggregate, no operation; the name is free."""
+    with cli_lab.simulation(1) as lab:
+        (tmp_path / 'a').mkdir()
+        (tmp_path / 'b').mkdir()
+        owner = cli_lab.write_config(tmp_path / 'a' / 'x.conf', lab)
+        other = cli_lab.write_config(tmp_path / 'b' / 'x.conf', lab)
+        for words in (('create', 'web'), ('add', 'host', 'web', 'xen01')):
+            argv = ['--config-file', str(owner), 'aggregate', *words]
+            assert main.main(argv) == 0
+        options = ['--config-file', str(other)]
+        adopt = ['aggregate', 'adopt', 'mine', '--from', 'xen01']
+
+        assert main.main([*options, *adopt]) == 3
+
+        capsys.readouterr()
+        for words in (('aggregate', 'list', '--all'), ('operation', 'list')):
+            assert main.main([*options, *words, '-f', 'json']) == 0
+            assert json.loads(capsys.readouterr().out) == []

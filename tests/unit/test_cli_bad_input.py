@@ -415,3 +415,38 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_modules_used_here_are_the_real_ones() -> None:
     assert base.load_driver.__module__ == 'xenpool_driver.base'
     assert store.Store.__module__.startswith('xenpool_driver.store')
+
+
+def test_a_name_that_would_be_an_option(xenpool: Run) -> None:
+    result = xenpool('aggregate', 'create', '--', '-rf')
+    assert result.status == 2
+    assert 'does not begin with a hyphen' in result.err
+    assert xenpool('aggregate', 'create', 'web').status == 0
+    renamed = xenpool('aggregate', 'set', 'web', '--name=-rf')
+    assert renamed.status == 2
+
+
+def test_an_unknown_name_deletes_none(xenpool: Run) -> None:
+    assert xenpool('aggregate', 'create', 'one').status == 0
+    result = xenpool('aggregate', 'delete', 'one', 'nosuch')
+    assert result.status == 2
+    assert xenpool('aggregate', 'show', 'one').status == 0
+
+
+def test_an_unknown_successor_is_wrong_usage(xenpool: Run) -> None:
+    assert xenpool('aggregate', 'create', 'web').status == 0
+    assert xenpool('aggregate', 'add', 'host', 'web', 'xen01').status == 0
+    remove = ('aggregate', 'remove', 'host', 'web', 'xen01', '--yes')
+    result = xenpool(*remove, '--successor', 'xen77')
+    assert result.status == 2
+    assert "'xen77' is not in aggregate 'web'" in result.err
+    promoted = xenpool('aggregate', 'recover', 'web', '--promote', 'xen77')
+    assert promoted.status == 2
+
+
+def test_help_of_an_unknown_command(xenpool: Run) -> None:
+    result = xenpool('help', 'nosuch')
+    assert result.status == 2
+    assert result.err.startswith('xenpool: unknown command: nosuch')
+    assert xenpool('help', 'aggregate').status == 0
+    assert xenpool('help', 'aggregate', 'list').status == 0

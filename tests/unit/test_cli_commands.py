@@ -456,6 +456,7 @@ def test_recover_can_promote(
     xenpool: Run, driver: paper_driver.PaperDriver
 ) -> None:
     xenpool('aggregate', 'create', 'prod')
+    xenpool('aggregate', 'add', 'host', 'prod', 'xen01', 'xen02')
 
     assert (
         xenpool('aggregate', 'recover', 'prod', '--promote', 'xen02').status

@@ -86,6 +86,11 @@ def test_change_done_moments_ago() -> None:
     report = judge(raw, now=started + 5)
     assert report.failures == ()
     assert report.worst is model.Severity.WARN
+    (warning,) = [
+        one for one in report.findings if one.severity is model.Severity.WARN
+    ]
+    assert 'made all the same' in warning.message  # it does not wait
+    assert warning.remedy == ''
 
 
 def test_present_master_is_done_already() -> None:

@@ -615,6 +615,21 @@ def test_a_foreign_aggregate_is_named() -> None:
     assert "'rack2' (somebody)" in finding.message
 
 
+def test_a_foreign_pool_is_released_and_not_mended() -> None:
+    """A fix would change nothing there."""
+    raw, aggregate, views = world()
+    only(raw, 'pool')['other_config'][model.OWNER_KEY] = 'somebody'
+    lost = aggregate.hosts[-1]
+    aggregate.hosts.remove(lost)
+    del aggregate.metadata[lost]
+    views.pop(lost)
+    found = audit(raw, aggregate, views, placed=[])
+    remedies = [each.remedy for each in found if each.check == 'members']
+    assert remedies, found
+    assert all('--fix' not in each for each in remedies)
+    assert 'xenpool aggregate release prod' in remedies[0]
+
+
 def waiting(master: str) -> identity.Identified:
     seen = identity.Sighting(master='127.0.0.1', named=master)
     return identity.Identified(who=WHO.MEMBER, seen=seen)

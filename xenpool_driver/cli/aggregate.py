@@ -169,6 +169,8 @@ class Delete(command.Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         api = self.workbench.api(parsed_args.remote)
+        for ident in parsed_args.aggregate:
+            api.get(ident)  # a wrong name is found before any is deleted
         results = []
         for ident in parsed_args.aggregate:
             try:

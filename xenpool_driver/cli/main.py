@@ -165,12 +165,14 @@ class App(app.App):
 
     def run_subcommand(self, argv: list[str]) -> int:
         """Run a command; say which ones there are if it is none."""
+        words = argv[1:] if argv[0] == 'help' and argv[1:] else argv
+        near = ', '.join(
+            name for name in COMMANDS if name.split()[0] == words[0]
+        )
         try:
-            self.command_manager.find_command(argv)
+            if words is argv or not near:
+                self.command_manager.find_command(words)
         except ValueError as error:
-            near = ', '.join(
-                name for name in COMMANDS if name.split()[0] == argv[0]
-            )
             hint = f"; there are: {near}" if near else "; see 'xenpool --help'"
             print(f"xenpool: {error}{hint}", file=self.stderr)
             return status.USAGE

@@ -59,7 +59,7 @@ class Lines:
             if self._phases.get(host) == phase:
                 return
             self._phases[host] = phase
-        LOG.info('%s: %s', host, phase)
+        LOG.info('%s', f"{host}: {phase}" if host else phase)
 
 
 class Bars:

@@ -17,6 +17,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (exceptions.InvalidAggregateAction, REFUSED),
     (exceptions.AggregateNameExists, REFUSED),
     (exceptions.AggregateHostExists, REFUSED),
+    (exceptions.RequestWithdrawn, REFUSED),
     (exceptions.DatabaseVersionMismatch, REFUSED),
     (exceptions.ConfigurationError, USAGE),
     (exceptions.AggregateNotFound, USAGE),

@@ -362,9 +362,12 @@ class AggregateAPI:
     ) -> None:
         """Remove a host from the aggregate and its pool.
 
-        :raises AggregateHostNotFound: it is not in the aggregate.
+        :raises AggregateHostNotFound: it or the successor is not in the
+            aggregate.
         """
         aggregate = self._with_host(ident, host)
+        if successor is not None:
+            self._with_host(ident, successor)
         options = requests.RemoveHost(
             successor=successor,
             allow_data_loss=allow_data_loss,
@@ -422,7 +425,10 @@ class AggregateAPI:
             raise
         except exceptions.XenpoolError:
             aggregate.refresh()
-            if aggregate.state == pool_states.CREATED:
+            if (
+                aggregate.state == pool_states.CREATED
+                and not self._store.discard_aggregate(aggregate.uuid)
+            ):
                 self._compute.dismiss_aggregate(context, aggregate)
             raise
         aggregate.refresh()
@@ -464,8 +470,11 @@ class AggregateAPI:
         The options are those of :meth:`remove_host`: what is judged is the
         very removal that they ask for.
 
-        :raises AggregateHostNotFound: it is not in the aggregate.
+        :raises AggregateHostNotFound: it or the successor is not in the
+            aggregate.
         """
+        if successor is not None:
+            self._with_host(ident, successor)
         options = requests.RemoveHost(
             successor=successor,
             allow_data_loss=allow_data_loss,
@@ -495,7 +504,13 @@ class AggregateAPI:
         *,
         progress: model.Progress | None = None,
     ) -> model.Report:
-        """Settle what dead workers left behind."""
+        """Settle what dead workers left behind.
+
+        :raises AggregateHostNotFound: whom to promote is not in the
+            aggregate.
+        """
+        if options.promote is not None:
+            self._with_host(ident, options.promote)
         return self._compute.recover_aggregate(
             context, self.get(ident), options, progress=progress
         )
@@ -512,7 +527,10 @@ class AggregateAPI:
             self._compute.add_aggregate_host(
                 context, aggregate, host, options, progress=progress
             )
-        except exceptions.InvalidAggregateAction as error:
+        except (
+            exceptions.InvalidAggregateAction,
+            exceptions.RequestWithdrawn,
+        ) as error:
             return HostResult(host, REFUSED, error)
         except exceptions.XenpoolError as error:
             return HostResult(host, FAILED, error)

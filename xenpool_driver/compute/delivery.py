@@ -83,7 +83,7 @@ class Sender:
 
         :param aggregate: of the request, for messages.
         :param whom: who was asked, for messages.
-        :raises ServiceUnavailable: it was withdrawn; nothing happened.
+        :raises RequestWithdrawn: it was withdrawn; nothing happened.
         :raises ServiceLost: it was begun, and its worker is gone.
         :raises AggregateError: its operation has failed.
         """
@@ -98,7 +98,7 @@ class Sender:
         if found.answer is not None:
             return found.answer
         if found.operation_uuid is None:
-            raise exceptions.ServiceUnavailable(_not_begun(found, whom))
+            raise exceptions.RequestWithdrawn(_not_begun(found, whom))
         operation = self._database.get_operation(found.operation_uuid)
         if operation.ended_at is not None and operation.host == found.host:
             return _ended(operation, aggregate)

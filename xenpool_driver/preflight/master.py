@@ -262,17 +262,16 @@ def settled(case: MasterCase) -> checks.Problems:
     for what, moment in moments.items():
         if moment is not None and 0 <= case.now - moment < SETTLING_TIME:
             ago = case.now - moment
-            problem = checks.Problem(
-                f"{what} only {ago:.0f} s ago; a second change of the "
-                f"master so soon can leave it broken",
-                f"wait {SETTLING_TIME - ago:.0f} s",
+            is_refused = moment == case.designated_at
+            danger = 'a change of the master so soon can leave it broken'
+            nevertheless = '' if is_refused else '; it is made all the same'
+            yield checks.Problem(
+                f"{what} only {ago:.0f} s ago; {danger}{nevertheless}",
+                f"wait {SETTLING_TIME - ago:.0f} s" if is_refused else '',
                 severity=(
-                    model.Severity.FAIL
-                    if moment == case.designated_at
-                    else model.Severity.WARN
+                    model.Severity.FAIL if is_refused else model.Severity.WARN
                 ),
             )
-            yield problem
 
 
 def _seconds(text: str) -> float | None:

@@ -84,7 +84,14 @@ class AuditCase:
 
     @property
     def fixing(self) -> str:
-        """The command that makes the aggregate say what the pool says."""
+        """The command that makes aggregate and pool agree.
+
+        Nothing is mended in a pool that another aggregate owns: this one can
+        only let it go.
+        """
+        owner = self.pool.other_config.get(model.OWNER_KEY)
+        if owner and owner != self.declared.uuid:
+            return typed('aggregate', 'release', self.declared.name)
         return f"{self.auditing} --fix"
 
 

@@ -128,6 +128,35 @@ def insert(
     return fetch(connection, statements.AGGREGATE, the_uuid=uuid)[0]
 
 
+def discard(connection: sa.Connection, row: records.Aggregate) -> bool:
+    """Delete an aggregate of which nothing has become; say whether it was.
+
+    One that has hosts or operations stays, and one of which a request is
+    under way. Requests on the bus that have ended go with it.
+    """
+    requests, pairs = schema.REQUESTS, schema.PAIRS
+    operations, table = schema.OPERATIONS, schema.AGGREGATES
+    under_way = sa.select(requests.c.id).where(
+        requests.c.aggregate_uuid == row.uuid,
+        requests.c.ended_at.is_(None),
+        requests.c.withdrawn_at.is_(None),
+    )
+    begun = sa.select(operations.c.id).where(
+        operations.c.aggregate_uuid == row.uuid
+    )
+    if row.hosts or any(
+        connection.execute(query).first() for query in (under_way, begun)
+    ):
+        return False
+    for statement in (
+        sa.delete(requests).where(requests.c.aggregate_uuid == row.uuid),
+        sa.delete(pairs).where(pairs.c.aggregate_id == row.id),
+        sa.delete(table).where(table.c.id == row.id),
+    ):
+        connection.execute(statement)
+    return True
+
+
 def apply(
     connection: sa.Connection,
     old: records.Aggregate,

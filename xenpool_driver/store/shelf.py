@@ -47,6 +47,19 @@ class Shelf:
         texts.aggregate_name(name)
         return self._create(uuid or str(uuids.uuid4()), name, metadata or {})
 
+    def discard_aggregate(self, uuid: str) -> bool:
+        """Take an aggregate back that was made for a request in vain.
+
+        :returns: whether it is gone without a trace; one of which anything
+            has become stays.
+        :raises AggregateNotFound: there is none.
+        """
+        return self._database.write(
+            lambda connection: aggregates.discard(
+                connection, aggregates.lock(connection, uuid)
+            )
+        )
+
     def track_aggregate(
         self,
         uuid: str,

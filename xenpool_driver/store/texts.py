@@ -32,6 +32,11 @@ def aggregate_name(name: object, foreign: bool = False) -> str:
             f"aggregate name '{text}' would be taken for an id; "
             f"choose a name with a letter in it"
         )
+    if not foreign and text.startswith('-'):
+        raise exceptions.InvalidText(
+            f"aggregate name '{text}' would be taken for an option by every "
+            f"command; choose a name that does not begin with a hyphen"
+        )
     if not foreign and _UUID.fullmatch(text):
         raise exceptions.InvalidText(
             f"aggregate name '{text}' would be taken for a uuid; "

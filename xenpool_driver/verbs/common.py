@@ -84,7 +84,7 @@ def find_master(
     level = logging.DEBUG if quiet else logging.WARNING
     if master in known:
         try:
-            found = site.connections.coordinator_of(master, patience)
+            found = site.connections.coordinator_of(master, patience, known)
             with found.within(patience):
                 pool = found.pool()
         except (exceptions.XapiUnavailable, exceptions.NotPoolMaster) as error:

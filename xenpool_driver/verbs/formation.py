@@ -488,7 +488,7 @@ class Join(common.PoolVerb):
         if self.site.connections.are_alike(self.host, master):
             return
         found = passwords.check(self.site, self.row, [self.host])
-        told = passwords.findings(self.row, found)
+        told = passwords.findings(found)
         passwords.tell(self.name, told)
         for finding in told:
             journal.phase('login', finding.message)

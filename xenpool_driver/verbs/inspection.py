@@ -147,9 +147,10 @@ def _logins(
     :param master: the host whose login has just worked.
     """
     members = identity.by_who(answers, identity.Who.MEMBER)
-    hosts = [host for host in members if host != master]
+    borrowed = site.connections.password_of
+    hosts = [host for host in members if host != master or borrowed(host)]
     found = passwords.check(site, row, hosts)
-    return passwords.findings(row, found, hosts) or (
+    return passwords.findings(found, hosts) or (
         model.Finding(
             passwords.CHECK,
             model.Severity.PASS,

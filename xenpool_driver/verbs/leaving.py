@@ -233,7 +233,7 @@ class Eject(Leaving):
         guest_uuid = self.site.connections.access(self.host).compute_vm_uuid
         needed = {self.host} if self.wait or guest_uuid else ()
         found = passwords.check(self.site, self.row, [self.host])
-        return passwords.findings(self.row, found, needed)
+        return passwords.findings(found, needed)
 
     def _stuck(
         self, master: client.Client, pool: snapshot.PoolSnapshot

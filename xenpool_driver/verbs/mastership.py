@@ -288,7 +288,7 @@ class SetMaster(Mastership):
             now=self.site.clock.time(),
         )
         # The new master must let us in: it will be the one to be asked.
-        told = passwords.findings(self.row, logins, {self.host})
+        told = passwords.findings(logins, {self.host})
         report = dataclasses.replace(
             report, findings=(*report.findings, *told)
         )

@@ -53,7 +53,6 @@ def check(
 
 
 def findings(
-    row: store.Aggregate,
     found: collections.abc.Mapping[str, passwords.Login],
     needed: collections.abc.Container[str] = (),
 ) -> tuple[model.Finding, ...]:
@@ -66,22 +65,24 @@ def findings(
     told = []
     for host, login in found.items():
         if login.taken is passwords.Taken.POOL:
-            told.append(_pools(row, host))
+            told.append(_pools(host, login.whose))
         elif login.taken is passwords.Taken.NEITHER:
             told.append(_refused(host, login, host in needed))
     return tuple(told)
 
 
-def _pools(row: store.Aggregate, host: str) -> model.Finding:
-    """Say that a host takes the password of its pool."""
-    master = row.metadata.get(pool_states.MASTER) or ''
+def _pools(host: str, whose: str) -> model.Finding:
+    """Say that a host takes the password of its pool.
+
+    :param whose: the section that has it.
+    """
     return model.Finding(
         CHECK,
         model.Severity.WARN,
         f"'{host}' does not take the password of section [{host}], but that "
         f"of its pool, which is used for now",
         f"set connection_username and connection_password in section "
-        f"[{host}] to those of section [{master}]",
+        f"[{host}] to those of section [{whose}]",
     )
 
 

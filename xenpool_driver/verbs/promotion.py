@@ -64,7 +64,7 @@ class Promote(mastership.Mastership):
         super().prepare()
         self._refuse_living_master()
         found = passwords.check(self.site, self.row, self.voters())
-        passwords.tell(self.name, passwords.findings(self.row, found))
+        passwords.tell(self.name, passwords.findings(found))
         vote = voting.ask(self.site, self.row, self.is_broken)
         objection = voting.objection(
             vote, self.row, self.host, self.master_is_off

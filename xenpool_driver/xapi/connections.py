@@ -53,8 +53,8 @@ class Connections:
         self._probe_timeout = probe_timeout
         self._lock = threading.Lock()
         self._found: dict[str, conf.HostAccess] = {}
-        self._tried: set[str] = set()
-        self._switched: set[str] = set()
+        self._tried: set[tuple[str, str]] = set()
+        self._switched: dict[str, str] = {}
         self._views: dict[str, tuple[float, str | None]] = {}
         self._known: dict[str, tuple[float, object]] = {}
         self._homes: dict[tuple[str, bool], session.HostSession] = {}
@@ -101,12 +101,17 @@ class Connections:
         return clients.Client(home, self._clock)
 
     def coordinator_of(
-        self, host_name: str, timeout: float | None = None
+        self,
+        host_name: str,
+        timeout: float | None = None,
+        members: collections.abc.Iterable[str] = (),
     ) -> clients.Client:
         """Return a client of the master that a host names.
 
         :param host_name: the compute host name.
         :param timeout: seconds for each login; None: the hosts' timeouts.
+        :param members: the hosts whose passwords are tried at a master that
+            refuses that of its own section.
         :raises XapiUnavailable: the members name each other, or as
             :meth:`client`.
         """
@@ -122,6 +127,13 @@ class Connections:
             except exceptions.NotPoolMaster as error:
                 access = self._access_at(error.address, access)
                 continue
+            except exceptions.XapiRefused as error:
+                if error.code != passwords.REFUSED_CODE or not self._let_in(
+                    access.name, members
+                ):
+                    raise
+                home = self._home(self.access(access.name))
+                home.login(timeout)
             return clients.Client(home, self._clock)
         raise exceptions.XapiUnavailable(
             f"no master: the hosts name each other ({' -> '.join(seen)})",
@@ -198,10 +210,9 @@ class Connections:
             if error.code != passwords.REFUSED_CODE:
                 return passwords.Login(passwords.Taken.SILENT, reason)
         else:
-            with self._lock:
-                switched = host_name in self._switched
-            own = passwords.Taken.POOL if switched else passwords.Taken.OWN
-            return passwords.Login(own)
+            whose = self.password_of(host_name)
+            own = passwords.Taken.POOL if whose else passwords.Taken.OWN
+            return passwords.Login(own, whose=whose)
         other = self.access(pool) if pool else access
         if passwords.are_alike(access, other):
             return passwords.Login(passwords.Taken.NEITHER, reason)
@@ -209,9 +220,30 @@ class Connections:
             return passwords.Login(
                 passwords.Taken.NEITHER, reason, is_untried=True
             )
-        if self._takes(passwords.with_password_of(access, other)):
-            return passwords.Login(passwords.Taken.POOL)
+        if self._takes(passwords.with_password_of(access, other), other.name):
+            return passwords.Login(passwords.Taken.POOL, whose=other.name)
         return passwords.Login(passwords.Taken.NEITHER, reason)
+
+    def password_of(self, host_name: str) -> str:
+        """Return the section whose password a host takes, not its own.
+
+        :returns: '' while it is reached with that of its own section.
+        """
+        with self._lock:
+            return self._switched.get(host_name, '')
+
+    def _let_in(
+        self, host_name: str, members: collections.abc.Iterable[str]
+    ) -> bool:
+        """Say whether a host takes the password of another member.
+
+        It is reached with that one from now on; see :meth:`sign_in`.
+        """
+        return host_name in self._hosts and any(
+            self.sign_in(host_name, other).taken is passwords.Taken.POOL
+            for other in members
+            if other != host_name and other in self._hosts
+        )
 
     def are_alike(self, host_name: str, other: str) -> bool:
         """Say whether two hosts are reached with the same credentials.
@@ -223,16 +255,18 @@ class Connections:
             return False
         return passwords.are_alike(hosts[host_name], hosts[other])
 
-    def _takes(self, access: conf.HostAccess) -> bool:
+    def _takes(self, access: conf.HostAccess, whose: str) -> bool:
         """Try other credentials for a host, once, and use them if it takes
         them.
 
         :param access: how the host is reached with them.
+        :param whose: the section that they are from.
         """
+        key = access.name, f"{access.username} {access.password}"
         with self._lock:
-            if access.name in self._tried:
+            if key in self._tried:
                 return False
-            self._tried.add(access.name)
+            self._tried.add(key)
         probe = self._new_home(access, local=True)
         try:
             probe.login(self._probe_timeout)
@@ -243,7 +277,7 @@ class Connections:
         self.invalidate(access.name)
         with self._lock:
             self._hosts[access.name] = access
-            self._switched.add(access.name)
+            self._switched[access.name] = whose
         return True
 
     def member_view(self, host_name: str) -> str | None:
@@ -378,6 +412,26 @@ class Connections:
         :param pool_uuid: the pool's uuid, if it is known.
         :raises XapiUnavailable: there is none; tells what each member said.
         """
+        survey, found = self._survey(members, pool_uuid)
+        refused = [
+            name
+            for name, answer in survey.answers.items()
+            if answer.code == passwords.REFUSED_CODE
+        ]
+        if found is not None:
+            return clients.Client(found.home, self._clock)
+        if [name for name in refused if self._let_in(name, members)]:
+            survey, found = self._survey(members, pool_uuid)
+        if found is not None:
+            return clients.Client(found.home, self._clock)
+        raise exceptions.XapiUnavailable(_nobody(members, survey.answers))
+
+    def _survey(
+        self,
+        members: collections.abc.Mapping[str, str | None],
+        pool_uuid: str | None,
+    ) -> tuple[discovery.Survey, discovery.Answer | None]:
+        """Ask all members at the same time; return the master's answer."""
         homes = [self._home(self.access(name)) for name in members]
         survey = discovery.Survey(
             self._probe_timeout,
@@ -392,11 +446,8 @@ class Connections:
         for _ in survey.listen():
             found, votes = survey.best()
             if found is not None and votes * 2 > len(members):
-                return clients.Client(found.home, self._clock)
-        found, _ = survey.best()
-        if found is not None:
-            return clients.Client(found.home, self._clock)
-        raise exceptions.XapiUnavailable(_nobody(members, survey.answers))
+                return survey, found
+        return survey, survey.best()[0]
 
     def invalidate(self, host_name: str) -> None:
         """Forget the logins to a host, without a word to it.

@@ -32,6 +32,7 @@ class Answer:
     :ivar pool_uuid: the pool that it serves as master.
     :ivar hosts: the uuids of the members that it serves as master.
     :ivar reason: why it did not answer.
+    :ivar code: XAPI's code for that, if it has one.
     """
 
     home: session.HostSession
@@ -39,6 +40,7 @@ class Answer:
     pool_uuid: str = ''
     hosts: frozenset[str] = frozenset()
     reason: str = ''
+    code: str = ''
 
 
 def ask(home: session.HostSession, timeout: float) -> Answer:
@@ -58,7 +60,7 @@ def ask(home: session.HostSession, timeout: float) -> Answer:
     except exceptions.NotPoolMaster as error:
         return Answer(home, error.address)
     except exceptions.XapiError as error:
-        return Answer(home, None, reason=str(error))
+        return Answer(home, None, reason=str(error), code=error.code)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         reason = (
             f"{home.access.name}: has no pool yet ({type(error).__name__})"

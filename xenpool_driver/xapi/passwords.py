@@ -34,11 +34,13 @@ class Login:
     :ivar reason: what it said, where it takes none.
     :ivar is_untried: whether the pool's password was not tried, because the
         certificate of the host is not verified.
+    :ivar whose: the section whose password the host takes instead of its own.
     """
 
     taken: Taken
     reason: str = ''
     is_untried: bool = False
+    whose: str = ''
 
     @property
     def works(self) -> bool:
