@@ -83,14 +83,19 @@ class AuditCase:
         return typed('aggregate', 'audit', self.declared.name)
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether the pool carries the stamp of another aggregate."""
+        owner = self.pool.other_config.get(model.OWNER_KEY)
+        return bool(owner) and owner != self.declared.uuid
+
+    @property
     def fixing(self) -> str:
         """The command that makes aggregate and pool agree.
 
         Nothing is mended in a pool that another aggregate owns: this one can
         only let it go.
         """
-        owner = self.pool.other_config.get(model.OWNER_KEY)
-        if owner and owner != self.declared.uuid:
+        if self.is_foreign:
             return typed('aggregate', 'release', self.declared.name)
         return f"{self.auditing} --fix"
 

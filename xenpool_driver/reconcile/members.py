@@ -342,7 +342,7 @@ def _undeclared(
         f"{host.name} at {host.address} is in the pool, but not in the "
         f"aggregate",
         case.fixing
-        if placed
+        if placed or case.is_foreign
         else f"add a section for it to the configuration, then: {case.fixing}",
         at_fault,
     )
