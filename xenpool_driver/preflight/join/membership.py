@@ -333,7 +333,8 @@ def _other_hostname(case: cases.JoinCase) -> str:
     if case.asks(_RENAMED_IN_DIRECTORY, ''):
         return (
             f"{rename} (its account in {me.external_auth_service_name} "
-            f"keeps the old name)"
+            f"keeps the old name; where that matters, leave the directory "
+            f"first: xe pool-disable-external-auth uuid={case.my_pool.uuid})"
         )
     return (
         f"xe pool-disable-external-auth uuid={case.my_pool.uuid} (the host "
