@@ -589,7 +589,7 @@ class XenAPIPoolDriver(base.PoolDriver):
                 verb, interrupted, progress or operation.silent, force
             )
         except (exceptions.LeaseLost, exceptions.ConfigurationError) as error:
-            severity = model.Severity.UNKNOWN
+            severity = model.Severity.FAIL  # a script must not go on
             end = f"is not settled: {error}"
         except (
             exceptions.AggregateError,

@@ -29,6 +29,7 @@
     └── XapiError                     what may be concluded from a XAPI call
         ├── XapiRefused               definite: nothing changed
         ├── NotPoolMaster             ask the address it carries
+        ├── PoolNotOurs               not sent: another aggregate owns the pool
         ├── XapiUnavailable           not sent: a retry is safe
         └── XapiOutcomeUnknown        sent, no answer: observe, then decide
 
@@ -235,6 +236,10 @@ class NotPoolMaster(XapiError):
 
     def __reduce__(self) -> tuple[typing.Any, ...]:
         return type(self), (self.address, self.host)
+
+
+class PoolNotOurs(XapiError):
+    """The change was not sent: the pool's stamp names another aggregate."""
 
 
 class XapiUnavailable(XapiError):

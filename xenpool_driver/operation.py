@@ -24,6 +24,7 @@ import collections.abc
 import contextlib
 import dataclasses
 import os
+import shlex
 import socket
 import typing
 import uuid
@@ -329,6 +330,13 @@ class Verb(abc.ABC):
     ) -> store.Changes:
         """Return what is written at the end, without the lifecycle's part."""
 
+    def is_refusal(self, failure: exceptions.XapiError) -> bool:
+        """Say whether a failure means that the request was refused.
+
+        :param failure: why a call was not carried out.
+        """
+        return failure.code in self.refusals
+
     def patience_with(self, seen: reconcile.Observation) -> float:
         """Return for how many seconds a verdict must have been seen.
 
@@ -414,10 +422,13 @@ def refuse_company(
     for other in running:
         if verb.kind == other.kind == 'join' and verb.host != other.host:
             continue
+        settling = shlex.join(('xenpool', 'aggregate', 'recover', row.name))
         raise verb.refused(
             row.name,
             f"{other.kind} of {other.host or 'the pool'} in progress "
-            f"(operation {other.uuid})",
+            f"(operation {other.uuid}); its worker {other.owner} holds it "
+            f"until {clock.moment(other.lease_expires)} and renews that while "
+            f"it lives; if it has died, when that time is over: {settling}",
         )
 
 
@@ -613,10 +624,11 @@ def _carry_out(
     settlement = reconcile.settle(verb.kind, seen)
     last = verb.last_seen(seen) if settlement.outcome != 'succeeded' else ''
     if failure is not None and settlement.outcome != 'succeeded':
-        half = settlement.reason if settlement.outcome == 'failed' else ''
+        outcome = _outcome_of(verb, failure, settlement)
+        half = settlement.reason if outcome == 'failed' else ''
         settlement = dataclasses.replace(
             settlement,
-            outcome=_outcome_of(verb, failure, settlement),
+            outcome=outcome,
             reason='; '.join(filter(None, (str(failure), half, last))),
         )
     elif settlement.outcome != 'succeeded' and (
@@ -659,8 +671,7 @@ def _outcome_of(
     settlement: reconcile.Settlement,
 ) -> str:
     """Return ``refused`` where XAPI's own check is part of the verb's."""
-    code = getattr(failure, 'code', '')
-    return 'refused' if code in verb.refusals else settlement.outcome
+    return 'refused' if verb.is_refusal(failure) else settlement.outcome
 
 
 def _watch(

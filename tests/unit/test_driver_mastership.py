@@ -9,7 +9,7 @@ import pathlib
 import pytest
 
 from tests.unit import mocked_pool, spoilers
-from xenpool_driver import driver, exceptions, pool_states, store
+from xenpool_driver import driver, exceptions, model, pool_states, store
 
 Spoil = collections.abc.Callable[[mocked_pool.World], object]
 
@@ -346,6 +346,10 @@ def test_a_member_is_promoted_when_a_person_says_so(
     report = plugin.recover_aggregate(None, row, promote='xen02')
 
     assert not report.failures
+    [left] = [each for each in report.findings if each.check == 'identity']
+    assert left.severity is model.Severity.WARN
+    assert "'xen01' was the master and is a member still" in left.message
+    assert left.remedy.endswith('remove host rack1 xen01 --forget --yes')
     assert row.metadata[pool_states.MASTER] == 'xen02'
     assert world['xen03'].master is world['xen02']
     assert world.changes() == [

@@ -304,9 +304,10 @@ def test_a_promotion_is_settled_by_looking(
     world['xen03'].master = world['xen02']
     world.clock.sleep(LEASE)
 
-    [finding] = plugin.recover_aggregate(None, row).findings
+    [finding, left] = plugin.recover_aggregate(None, row).findings
 
     assert finding.message.endswith('it is done')
+    assert left.remedy.endswith('remove host rack1 xen01 --forget --yes')
     assert row.metadata[pool_states.MASTER] == 'xen02'
 
 

@@ -354,6 +354,7 @@ def test_recovery_says_who_holds_what_and_until_when(
         f"eject of xen03 (operation {left.uuid}) is held by the dead until 20"
     )
     assert 'for another 40 s' in finding.message
+    assert finding.severity is model.Severity.FAIL  # it ends with status 1
     assert finding.remedy.endswith(f"recover rack1 --force {left.uuid}")
 
 

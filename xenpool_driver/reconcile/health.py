@@ -64,11 +64,13 @@ def stamp(case: cases.AuditCase, check: str) -> cases.Found:
             f"xe pool-param-set uuid={case.pool.uuid} "
             f"other-config:{model.OWNER_KEY}={case.declared.uuid}"
         )
+        letting_go = cases.typed('aggregate', 'release', case.declared.name)
         yield fail(
             check,
             f"the pool belongs to another aggregate, {whose}",
-            f"release that one, or, if it is gone for good: on "
-            f"{case.master.typed}: {take}",
+            f"let it go, which touches no host: {letting_go}; or, if the "
+            f"other aggregate is gone for good: on {case.master.typed}: "
+            f"{take}",
             at_fault,
         )
     elif not owner:

@@ -24,7 +24,8 @@ from xenpool_driver import (
     store,
 )
 from xenpool_driver.reconcile import cases
-from xenpool_driver.verbs import ha
+from xenpool_driver.verbs import ha, stamps
+from xenpool_driver.xapi import changes as xapi_changes
 from xenpool_driver.xapi import client
 
 LOG = log.getLogger(__name__)
@@ -56,12 +57,14 @@ class Master:
     :ivar ref: its reference.
     :ivar uuid: its XenServer uuid.
     :ivar address: its address, as XAPI itself has it.
+    :ivar stamp: uuid of the aggregate that owns its pool; '' for none.
     """
 
     door: client.Client
     ref: str
     uuid: str
     address: str
+    stamp: str = ''
 
 
 def find_master(
@@ -109,7 +112,9 @@ def identified(door: client.Client, pool: objects.Pool) -> Master:
     if member is None:
         raise exceptions.XapiUnavailable('has no record of itself', door.name)
     address = member.address or door.address
-    return Master(door, member.ref, member.uuid, address)
+    return Master(
+        door, member.ref, member.uuid, address, stamps.stamp_of(pool)
+    )
 
 
 def storage_plugged(seen: snapshot.PoolSnapshot, ref: str) -> bool:
@@ -241,6 +246,7 @@ class PoolVerb(operation.Verb):
         super().__init__(site, row, host)
         self.suspend_ha = suspend_ha
         self._master: Master | None = None
+        self.has_acted = False  # a change was let pass
 
     @property
     def name(self) -> str:
@@ -289,14 +295,75 @@ class PoolVerb(operation.Verb):
     ) -> typing.Any:
         """Return what ``look`` returns; refuse if XAPI cannot be reached.
 
+        Each verb finds the pool's master in this way before it begins, so
+        this is where a pool of another aggregate is refused.
+
         :param look: reads from XAPI.
-        :raises InvalidAggregateAction: nobody answers, or a login fails.
+        :raises InvalidAggregateAction: nobody answers, a login fails, or
+            the stamp of the pool names another aggregate.
         """
         try:
-            return look()
+            found = look()
         except exceptions.XapiError as error:
             self.forget_coordinator()
             raise self.refused(self.name, str(error)) from error
+        if self._master is not None:
+            self.refuse_foreign(self._master)
+        return found
+
+    def foreign(self, stamp: str) -> model.Finding | None:
+        """Return what forbids to change a pool that another aggregate owns.
+
+        :param stamp: what the pool carries.
+        :returns: the failure; None where no other aggregate owns it.
+        """
+        return stamps.foreign(self.site, self.row, stamp, self.name)
+
+    def refuse_foreign(self, master: Master) -> None:
+        """Refuse the request if another aggregate owns the pool.
+
+        :param master: the pool's master.
+        :raises InvalidAggregateAction: one does.
+        """
+        finding = self.foreign(master.stamp)
+        if finding is not None:
+            report = model.Report(self.host or self.name, (finding,))
+            self.refuse_failures(report)
+
+    def changes(self, journal: operation.Journal) -> xapi_changes.PoolChanges:
+        """Return what may be changed through the pool's master now.
+
+        :raises PoolNotOurs: another aggregate owns the pool.
+        :raises XapiError: the master cannot be asked.
+        """
+        self.assert_ours()
+        return journal.changes(self.coordinator())
+
+    def assert_ours(self, door: client.Client | None = None) -> None:
+        """Read the stamp once more, at the last moment before a change.
+
+        Another controller may have taken the pool over since the request
+        was judged. A change that comes next counts as made.
+
+        :param door: the way to the pool's master, where that is not
+            :meth:`coordinator`.
+        :raises PoolNotOurs: another aggregate owns the pool.
+        :raises XapiError: the master cannot be asked.
+        """
+        pool = (door or self.coordinator()).pool()
+        stamp = stamps.stamp_of(pool)
+        finding = self.foreign(stamp)
+        if finding is not None:
+            raise exceptions.PoolNotOurs(
+                f"{finding.message}; the way out, which touches no host: "
+                f"{finding.remedy}"
+            )
+        self.has_acted = True
+
+    def is_refusal(self, failure: exceptions.XapiError) -> bool:
+        if isinstance(failure, exceptions.PoolNotOurs):
+            return not self.has_acted
+        return super().is_refusal(failure)
 
     def surely(
         self,

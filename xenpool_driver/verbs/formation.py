@@ -369,10 +369,11 @@ class Join(common.PoolVerb):
             journal.phase('observe', 'a member already')
             return
         ha.suspend(self, journal)
-        guest.stop(self.site, self.host, journal)
+        guest.stop(self.site, self.host, journal, self.assert_ours)
         master = self.coordinator()
         joiner = self.site.connections.client(self.host)
         journal.phase('join', f"to {master.address}", joining=True)
+        self.assert_ours()
         task = journal.changes(joiner).join(
             self.master().address,
             master.access.username,

@@ -13,13 +13,20 @@ from xenpool_driver import exceptions, operation
 from xenpool_driver.xapi import client
 
 
-def stop(site: operation.Site, host: str, journal: operation.Journal) -> None:
+def stop(
+    site: operation.Site,
+    host: str,
+    journal: operation.Journal,
+    allowed: typing.Callable[[], None],
+) -> None:
     """Shut the compute service's guest on ``host`` down, if it has one.
 
+    :param allowed: raises if the pool must not be changed.
     :raises XapiError: it cannot be shut down; nothing else was done.
     """
     uuid = site.connections.access(host).compute_vm_uuid
     if uuid:
+        allowed()
         journal.phase('stop compute guest', uuid, compute_vm_uuid=uuid)
         door = site.connections.coordinator_of(host)
         journal.changes(door).vm_shutdown(uuid)

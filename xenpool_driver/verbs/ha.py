@@ -73,7 +73,7 @@ def _switch_off(verb: common.PoolVerb, journal: operation.Journal) -> None:
     :raises XapiError: it cannot be switched off.
     """
     try:
-        journal.changes(verb.coordinator()).disable_ha()
+        verb.changes(journal).disable_ha()
     except exceptions.XapiRefused as error:
         if error.code != 'HA_DISABLE_IN_PROGRESS':
             raise
@@ -150,7 +150,7 @@ def _restore(
         journal.phase('ha on')
         verb.surely(
             journal,
-            lambda: journal.changes(verb.coordinator()).enable_ha(
+            lambda: verb.changes(journal).enable_ha(
                 saved['sr_uuids'], saved['configuration']
             ),
             lambda: _at_rest(verb, journal).ha_enabled,
@@ -160,9 +160,7 @@ def _restore(
     if pool.ha_host_failures_to_tolerate != tolerance:
         verb.surely(
             journal,
-            lambda: journal.changes(verb.coordinator()).set_ha_tolerance(
-                tolerance
-            ),
+            lambda: verb.changes(journal).set_ha_tolerance(tolerance),
             lambda: (
                 verb.coordinator().pool().ha_host_failures_to_tolerate
                 == tolerance

@@ -32,7 +32,7 @@ def held(site: operation.Site, row: store.Aggregate) -> list[model.Finding]:
     return [
         model.Finding(
             CHECK,
-            model.Severity.WARN,
+            model.Severity.FAIL,
             f"{story_of(one)} (operation {one.uuid}) is held by {one.owner} "
             f"until {clock.moment(one.lease_expires)}, for another "
             f"{max(0.0, one.lease_expires - now):.0f} s; a worker that lives "

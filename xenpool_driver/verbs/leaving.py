@@ -280,12 +280,12 @@ class Eject(Leaving):
     def part(self, journal: operation.Journal) -> None:
         if self.drain:
             self._drain(journal)
-        guest.stop(self.site, self.host, journal)
+        guest.stop(self.site, self.host, journal, self.assert_ours)
         journal.phase(
             'eject', 'from here on there is no way back', ejecting=True
         )
         try:
-            task = journal.changes(self.coordinator()).eject(self.uuid)
+            task = self.changes(journal).eject(self.uuid)
             self._follow(task, journal, 'eject')
         except exceptions.XapiOutcomeUnknown:
             self._unanswered = True
@@ -305,14 +305,12 @@ class Eject(Leaving):
             journal.phase('disable', disabled=True)
             self.surely(
                 journal,
-                lambda: journal.changes(self.coordinator()).disable_host(
-                    self.uuid
-                ),
+                lambda: self.changes(journal).disable_host(self.uuid),
                 lambda: not self._is_enabled(),
             )
         journal.phase('evacuate')
         try:
-            task = journal.changes(master).evacuate(self.uuid)
+            task = self.changes(journal).evacuate(self.uuid)
             self._follow(task, journal, 'evacuate')
         except exceptions.XapiOutcomeUnknown as error:
             LOG.warning('%s; waiting until nothing moves', error)
@@ -401,7 +399,7 @@ class Eject(Leaving):
         def enable() -> None:
             if not self._is_enabled():
                 journal.phase('enable', 'the host stays a member')
-                journal.changes(self.coordinator()).enable_host(self.uuid)
+                self.changes(journal).enable_host(self.uuid)
 
         self.surely(journal, enable, self._is_enabled)
 
@@ -478,7 +476,7 @@ class Forget(Leaving):
 
     def part(self, journal: operation.Journal) -> None:
         journal.phase('destroy', 'only the record; XAPI checks it is dead')
-        journal.changes(self.coordinator()).destroy_host(self.uuid)
+        self.changes(journal).destroy_host(self.uuid)
 
     @property
     def timeout(self) -> float:

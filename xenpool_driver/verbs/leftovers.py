@@ -91,7 +91,7 @@ class DestroyDomains(common.PoolVerb):
         """Destroy a record, if it is still left over."""
         door = self.coordinator()
         if any(vm.uuid == uuid for vm in find(door)):
-            journal.changes(door).destroy_vm(uuid)
+            self.changes(journal).destroy_vm(uuid)
 
     def _is_gone(self, uuid: str) -> bool:
         """Say whether a record is destroyed."""

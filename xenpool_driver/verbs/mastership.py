@@ -344,7 +344,7 @@ class SetMaster(Mastership):
         conf = self.site.conf.xenpool
         journal.phase('designate')
         client.wait(
-            journal.changes(self.coordinator()).designate(self.uuid),
+            self.changes(journal).designate(self.uuid),
             self.site.clock,
             self.timeout,
             conf.poll_interval,

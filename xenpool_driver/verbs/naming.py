@@ -42,7 +42,13 @@ class Rename(common.PoolVerb):
     ) -> None:
         super().__init__(site, row, host)
         self.new_name = new_name
+        self.old_name = row.name
         self._is_named = False
+
+    @property
+    def name(self) -> str:
+        """The name before: it stays when the request is refused."""
+        return self.old_name
 
     def prepare(self) -> None:
         """Find the pool.
@@ -62,12 +68,13 @@ class Rename(common.PoolVerb):
         self._is_named = pool.name_label == self.new_name
 
     def intent(self) -> dict[str, typing.Any]:
-        return {'new_name': self.new_name}
+        return {'new_name': self.new_name, 'old_name': self.old_name}
 
     def restore(
         self, details: collections.abc.Mapping[str, typing.Any]
     ) -> None:
         self.new_name = details['new_name']
+        self.old_name = details.get('old_name', self.new_name)
 
     def begin_changes(self, row: store.Aggregate) -> store.Changes:
         return store.Changes(name=self.new_name)
@@ -77,7 +84,7 @@ class Rename(common.PoolVerb):
             journal.phase('observe', 'the pool has the name already')
             return
         journal.phase('name', self.new_name)
-        journal.changes(self.coordinator()).set_pool_name(self.new_name)
+        self.changes(journal).set_pool_name(self.new_name)
 
     def observe(self) -> reconcile.Observation:
         try:
@@ -94,7 +101,10 @@ class Rename(common.PoolVerb):
     def end_changes(
         self, row: store.Aggregate, settlement: reconcile.Settlement
     ) -> store.Changes:
-        return store.Changes(metadata=self.master_correction())
+        metadata = self.master_correction()
+        if settlement.outcome == 'refused':
+            return store.Changes(metadata=metadata, name=self.old_name)
+        return store.Changes(metadata=metadata)
 
     def remark(self, settlement: reconcile.Settlement) -> str:
         again = common.typed(

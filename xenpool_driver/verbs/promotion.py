@@ -17,7 +17,13 @@ from xenpool_driver import (
     reconcile,
     store,
 )
-from xenpool_driver.verbs import common, mastership, passwords, sight, voting
+from xenpool_driver.verbs import (
+    common,
+    mastership,
+    passwords,
+    sight,
+    voting,
+)
 from xenpool_driver.xapi import client
 
 LOG = log.getLogger(__name__)
@@ -171,12 +177,16 @@ class Promote(mastership.Mastership):
         """Return the address of a host that serves the pool, or ''.
 
         :raises XapiRefused: there is one, which refuses our login.
+        :raises InvalidAggregateActionUpdate: another aggregate owns the
+            pool.
         """
         self.forget_coordinator()
         try:
-            return common.find_master(self.site, self.row, quiet).address
+            found = common.find_master(self.site, self.row, quiet)
         except (exceptions.XapiUnavailable, exceptions.NotPoolMaster):
             return ''
+        self.refuse_foreign(found)
+        return found.address
 
     def _dead_that_answers(self) -> str:
         """Return the name of the dead master if it answers, else ''.
@@ -247,6 +257,10 @@ class Promote(mastership.Mastership):
     def _tell_members(
         self, journal: operation.Journal, master: client.Client
     ) -> None:
+        # No master could be asked before: this is the first sight of the
+        # stamp. Members of a pool that is not ours are not told.
+        self.has_acted = True
+        self.assert_ours(master)
         journal.phase('recover members', recovering=True)
         client.wait(
             journal.changes(master).recover_slaves(),
@@ -314,10 +328,42 @@ class Promote(mastership.Mastership):
         self, journal: operation.Journal, settlement: reconcile.Settlement
     ) -> None:
         super().afterwards(journal, settlement)
-        if settlement.outcome == 'succeeded' and self.dead:
-            self.findings = (*self._stranded(), *self._unasked())
+        if settlement.outcome == 'succeeded':
+            self.findings = self._left_to_do()
             for finding in self.findings:
                 journal.phase(finding.check, finding.message)
+
+    def _left_to_do(self) -> tuple[model.Finding, ...]:
+        """Return what is still to be done about the pool, by a person."""
+        try:
+            found = self.foreign(self.master().stamp)
+        except exceptions.XapiError as error:
+            LOG.warning('%s: %s', self.name, error)
+            found = None
+        if found is not None:
+            return (found,)
+        if not self.dead:
+            return ()
+        return (*self._stranded(), self._still_member(), *self._unasked())
+
+    def _still_member(self) -> model.Finding:
+        """Say that the dead master has not left the pool."""
+        removing = common.typed(
+            'aggregate',
+            'remove',
+            'host',
+            self.name,
+            self.dead,
+            '--forget',
+            '--yes',
+        )
+        return model.Finding(
+            'identity',
+            model.Severity.WARN,
+            f"'{self.dead}' was the master and is a member still; it does "
+            f"not answer",
+            f"switch on {self.dead}, or, if it is gone for good: {removing}",
+        )
 
     def _unasked(self) -> tuple[model.Finding, ...]:
         """Return the members that do not know of their new master."""

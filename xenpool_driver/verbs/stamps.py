@@ -12,6 +12,7 @@ import dataclasses
 
 from xenpool_driver import (
     exceptions,
+    model,
     objects,
     operation,
     pool_states,
@@ -19,6 +20,7 @@ from xenpool_driver import (
     store,
 )
 from xenpool_driver.preflight import first
+from xenpool_driver.reconcile import cases
 from xenpool_driver.xapi import client
 
 
@@ -42,6 +44,31 @@ def owner(site: operation.Site, stamp: str) -> store.Aggregate | None:
     except exceptions.StoreError:
         return None
     return found if found.uuid == stamp else None
+
+
+def foreign(
+    site: operation.Site, row: store.Aggregate, stamp: str, name: str
+) -> model.Finding | None:
+    """Return what forbids to change a pool that another aggregate owns.
+
+    A pool without a stamp has lost it; it is not another one's.
+
+    :param row: the aggregate that wants to change the pool.
+    :param stamp: what the pool carries.
+    :param name: the aggregate's name, as it is when the request has ended.
+    :returns: the failure; None where no other aggregate owns the pool.
+    """
+    if stamp in ('', row.uuid):
+        return None
+    found = owner(site, stamp)
+    whose = f"'{found.name}' ({stamp})" if found else stamp
+    return model.Finding(
+        'owner',
+        model.Severity.FAIL,
+        f"the pool belongs to another aggregate, {whose}, so '{name}' "
+        f"must not change it",
+        cases.typed('aggregate', 'release', name),
+    )
 
 
 def replaceable(
