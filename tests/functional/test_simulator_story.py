@@ -416,6 +416,9 @@ def test_the_control_endpoint_says_what_it_does_not_know(
         ('/hosts/xen01/kill', []),
         ('/faults', {'actions': [{'kind': 'explode'}]}),
         ('/faults', {'action': []}),
+        ('/faults', {'actions': [{'kind': 'delay'}], 'nth': 'a'}),
+        ('/faults', {'actions': [{'kind': 'delay'}], 'times': 0}),
+        ('/faults', {'actions': [{'kind': 'delay'}], 'probability': 2}),
         ('/clock', {'advanse': 60}),
         ('/clock', {'advance': -1}),
         ('/partition', {}),
@@ -424,6 +427,9 @@ def test_the_control_endpoint_says_what_it_does_not_know(
         with pytest.raises(urllib.error.HTTPError) as caught:
             ask(simulated, path, body, 'GET' if body is None else 'POST')
         assert 'error' in json.loads(caught.value.read())
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask(simulated, '/clock', {'scale': 2}, 'PUT')
+    assert 'PUT' in json.loads(caught.value.read())['error']
 
 
 def test_sessions_can_be_expired(simulated: simulator.Simulation) -> None:

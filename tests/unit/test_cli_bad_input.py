@@ -450,3 +450,63 @@ def test_help_of_an_unknown_command(xenpool: Run) -> None:
     assert result.err.startswith('xenpool: unknown command: nosuch')
     assert xenpool('help', 'aggregate').status == 0
     assert xenpool('help', 'aggregate', 'list').status == 0
+
+
+@pytest.mark.parametrize(
+    ('argv', 'word'),
+    [
+        (('aggregate', 'recover', 'prod', '--the-master-is-off'), '--promote'),
+        (
+            ('aggregate', 'remove', 'host', 'prod', 'xen01', '--forget')
+            + ('--drain',),
+            '--drain',
+        ),
+        (
+            ('aggregate', 'remove', 'host', 'prod', 'xen01', '--forget')
+            + ('--successor', 'xen02'),
+            '--successor',
+        ),
+    ],
+    ids=lambda argv: ' '.join(argv) if isinstance(argv, tuple) else argv,
+)
+def test_options_that_make_no_sense_together(
+    xenpool: Run, argv: tuple[str, ...], word: str
+) -> None:
+    xenpool('aggregate', 'create', 'prod')
+
+    _says(xenpool(*argv), 2, word)
+
+
+def test_another_number_is_no_slip(xenpool: Run) -> None:
+    xenpool('aggregate', 'create', 'prod')
+
+    told = xenpool('aggregate', 'check', 'prod', 'xen77')
+
+    _says(told, 2, "'xen77' is unknown")
+    assert 'did you mean' not in told.err
+
+
+def test_help_is_made_of_whole_sentences(xenpool: Run) -> None:
+    shown = ' '.join(xenpool('operation', 'list', '--help').out.split())
+
+    assert 'the latest first. A request' in shown
+
+
+def test_output_to_a_full_disk(config_file: pathlib.Path) -> None:
+    argv = ('--config-file', str(config_file), 'aggregate', 'list')
+    store.Store(_url(config_file)).close()
+    with open('/dev/full', 'w') as full:
+        told = subprocess.run(
+            [sys.executable, '-m', 'xenpool_driver.cli.main', *argv],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    assert told.returncode == 1, told.stderr
+    [line] = told.stderr.splitlines()
+    assert 'No space left on device' in line and 'unexpected' not in line
+
+
+def _url(config_file: pathlib.Path) -> str:
+    return f"sqlite:///{config_file.parent}/store.db"

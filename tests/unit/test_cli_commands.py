@@ -289,7 +289,7 @@ def test_remove_with_yes_passes_all_options_on(
 
     removed = xenpool(
         *('aggregate', 'remove', 'host', 'prod', 'xen01', '--yes'),
-        *('--drain', '--wait', '--successor', 'xen02', '--forget'),
+        *('--drain', '--wait', '--successor', 'xen02'),
         *('--suspend-ha', '--keep-disabled'),
     )
 
@@ -300,12 +300,17 @@ def test_remove_with_yes_passes_all_options_on(
     assert options == {
         'successor': 'xen02',
         'allow_data_loss': True,
-        'forget': True,
+        'forget': False,
         'drain': True,
         'keep_disabled': True,
         'wait': True,
         'suspend_ha': True,
     }
+    removed = xenpool(
+        *('aggregate', 'remove', 'host', 'prod', 'xen02', '--yes', '--forget')
+    )
+    assert removed.status == 0
+    assert driver.calls[-1][2]['forget'] is True
 
 
 class Terminal(io.StringIO):

@@ -273,3 +273,24 @@ class TestRecords:
         with pytest.raises(records_dir.BadRecords) as caught:
             self.place(tmp_path)
         assert offender in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('hosts: 2000000', 'at most 1000'),
+        ('hosts: [{name: x1, nics: many}]', "host x1: nics: 'many'"),
+    ],
+)
+def test_a_wrong_count_is_named(
+    tmp_path: pathlib.Path, text: str, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        load(tmp_path, text)
+
+
+def test_too_few_addresses_are_told() -> None:
+    free = build.addresses('127.255.255.254')
+    assert next(free) == '127.255.255.254'
+    with pytest.raises(ValueError, match='too few loopback addresses'):
+        next(free)

@@ -179,6 +179,11 @@ class Recover(_Reports):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Rows:
+        if parsed_args.the_master_is_off and not parsed_args.promote:
+            raise exceptions.ConfigurationError(
+                '--the-master-is-off is of use with --promote HOST only, '
+                'which names the next master'
+            )
         options = requests.Recover(
             promote=parsed_args.promote,
             master_is_off=parsed_args.the_master_is_off,

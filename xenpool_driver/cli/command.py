@@ -33,6 +33,11 @@ class _Base(command.Command):
         """Configuration, store, managers."""
         return self.app.workbench
 
+    def get_description(self) -> str:
+        """Return what ``--help`` says; its heading is a sentence there."""
+        heading, _, rest = str(super().get_description()).partition('\n\n')
+        return f"{heading}.\n\n{rest}" if rest else heading
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Return a parser that complains in one line."""
         return one_line(super().get_parser(prog_name))
@@ -44,7 +49,9 @@ class _Base(command.Command):
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run the command; print every error in the same form."""
         try:
-            return super().run(parsed_args) or self.exit_status
+            result = super().run(parsed_args) or self.exit_status
+            self.app.stdout.flush()
+            return result
         except BrokenPipeError:
             raise
         except Exception as error:  # the last one who can say it plainly

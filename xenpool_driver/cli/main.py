@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import collections.abc
 import contextlib
 import importlib.metadata
 import io
@@ -225,6 +226,25 @@ def _open_streams() -> None:
             stream.reconfigure(errors='backslashreplace')
 
 
+@contextlib.contextmanager
+def _flushed() -> collections.abc.Iterator[None]:
+    """Let go of output that cannot be written: a command has told it.
+
+    Python would try once more at its end, and fail in words of its own.
+    """
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            pass
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command line.
 
@@ -234,7 +254,7 @@ def main(argv: list[str] | None = None) -> int:
     _open_streams()
     program = App()
     try:
-        with program.exits:
+        with program.exits, _flushed():
             return program.run(sys.argv[1:] if argv is None else argv)
     except SystemExit as end:  # argparse, after --help or a wrong option
         return end.code if isinstance(end.code, int) else status.FAILED

@@ -79,7 +79,16 @@ def leaving(parsed_args: argparse.Namespace) -> requests.RemoveHost:
     """Return what the options of :func:`add_leave_options` ask for.
 
     Local disks may be lost: the command says so, and asks.
+
+    :raises ConfigurationError: they exclude each other.
     """
+    if parsed_args.forget:
+        for name in ('drain', 'successor', 'wait', 'keep_disabled'):
+            if getattr(parsed_args, name):
+                raise exceptions.ConfigurationError(
+                    f"--{name.replace('_', '-')} is for a host that lives, "
+                    f"and --forget for one that is dead: give one of them"
+                )
     return requests.RemoveHost(
         successor=parsed_args.successor,
         allow_data_loss=True,

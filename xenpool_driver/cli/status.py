@@ -51,6 +51,9 @@ def together(statuses: collections.abc.Iterable[int]) -> int:
 
 def lines(error: BaseException) -> list[str]:
     """Return what a person should read: the error, then every finding."""
+    if isinstance(error, OSError) and error.strerror:
+        place = error.filename or 'the output cannot be written'
+        return [f"{place}: {error.strerror}"]
     if not isinstance(error, exceptions.XenpoolError):
         return [
             f"unexpected {type(error).__name__}: {error} (--debug shows where)"

@@ -223,7 +223,7 @@ def _unknown_host(
     else:
         places = ', '.join(_files(conf)) or 'the configuration'
         why = f"no section [{name}] with a connection_url in {places}"
-        why += strays.did_you_mean(name, known, form="'{}'")
+        why += strays.did_you_mean(name, known, 0.75, "'{}'")
     return exceptions.ConfigurationError(f"host '{name}' is unknown: {why}")
 
 

@@ -35,7 +35,8 @@ def find() -> list[str]:
     files: list[str] = cfg.find_config_files(project='xenpool')
     for directory in cfg.find_config_dirs(project='xenpool'):
         files += sorted(glob.glob(os.path.join(directory, '*.conf')))
-    return files
+    # without a home directory, ~ and another place may be one
+    return list(dict.fromkeys(map(os.path.abspath, files)))
 
 
 def parse(files: collections.abc.Iterable[str]) -> Sections:

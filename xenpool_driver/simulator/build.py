@@ -37,13 +37,14 @@ def loopback(address: str) -> ipaddress.IPv4Address:
 def addresses(first: str) -> collections.abc.Iterator[str]:
     """Yield loopback addresses from ``first`` on, none ending in 0 or 255.
 
-    :raises ValueError: when ``first`` is none.
+    :raises ValueError: when ``first`` is none, or there are no more.
     """
     ip = loopback(first)
     while ip.is_loopback:
         if int(ip) & 255 not in (0, 255):
             yield str(ip)
         ip += 1
+    raise ValueError(f'there are too few loopback addresses from {first} on')
 
 
 def place(

@@ -69,6 +69,15 @@ def rule_from(raw: dict[str, Json]) -> faults.Rule:
         raise ValueError(f'a rule has no {sorted(unknown)[0]!r}')
     if not raw.get('actions'):
         raise ValueError('a rule needs actions')
+    for name in ('nth', 'times'):
+        given = raw.get(name, 1)
+        if name == 'times' and given is None:
+            continue
+        if type(given) is not int or given < 1:
+            raise ValueError(f'{name} is a number from 1, not {given!r}')
+    chance = raw.get('probability', 1)
+    if type(chance) not in (int, float) or not 0 <= chance <= 1:
+        raise ValueError(f'probability is from 0 to 1, not {chance!r}')
     try:
         actions = tuple(
             faults.Action(
@@ -241,6 +250,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Undo something."""
         self._answer(lambda path: self.strings.delete(path))
 
+    def send_error(
+        self, code: int, message: str | None = None, explain: str | None = None
+    ) -> None:
+        """Answer what is no request that is known here, in JSON, too."""
+        words = message or http.HTTPStatus(code).phrase
+        self._send(code, {'error': words})
+
     def do_POST(self) -> None:  # noqa: N802
         """Do something."""
         self._answer(lambda path: self.strings.post(path, self._body()))
@@ -259,6 +275,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except (ValueError, KeyError, TypeError, errors.ApiError) as error:
             status = http.HTTPStatus.BAD_REQUEST
             answer = {'error': str(error)}
+        self._send(status, answer)
+
+    def _send(self, status: int, answer: Json) -> None:
         body = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header('Content-Type', 'application/json')

@@ -99,6 +99,9 @@ HOST = {
     'set',
 }
 
+MOST_HOSTS = 1000
+"""Stand-alone hosts that a number can ask for."""
+
 
 class Builder:
     """Puts what a topology describes into a world.
@@ -131,6 +134,10 @@ class Builder:
             self._pool(pool)
         hosts = tree.get('hosts') or ()
         if isinstance(hosts, int):
+            if hosts > MOST_HOSTS:
+                raise ValueError(
+                    f'hosts: {hosts} are too many; at most {MOST_HOSTS}'
+                )
             hosts = [f'xen{number:02}' for number in range(1, hosts + 1)]
         for host in hosts:
             self._pool({'hosts': [host]})
@@ -174,7 +181,7 @@ class Builder:
             str(raw.get('password', self._password)),
             profile,
             uuid=raw.get('uuid'),
-            nics=int(raw.get('nics', 2)),
+            nics=_count_of_nics(raw),
         )
         target.hardware = topology_parts.refit(target.hardware, raw)
         target.clock_offset = float(raw.get('clock_offset', 0.0))
@@ -193,6 +200,17 @@ class Builder:
             target.password = str(raw['password'])
         if raw.get('power') in (False, 'off'):
             topology_parts.switch_off(target)
+
+
+def _count_of_nics(raw: Tree) -> int:
+    """Return how many NICs a host has.
+
+    :raises ValueError: naming the host, when that is no number.
+    """
+    given = raw.get('nics', 2)
+    if not str(given).isdigit():
+        raise ValueError(f"host {raw['name']}: nics: {given!r} is no number")
+    return int(given)
 
 
 def add_user(db: database.Database, raw: Tree) -> None:

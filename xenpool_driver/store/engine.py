@@ -204,11 +204,16 @@ class Database:
         """Turn foreign errors into ours: one line, no password."""
         try:
             yield
-        except sqlalchemy.exc.NoSuchModuleError:
-            raise exceptions.ConfigurationError(
-                f"{location.OPTION}: there is no driver "
-                f"'{self.url.drivername}'"
-            ) from None
+        except TypeError as error:
+            # What stands behind the ? goes to the driver as it is.
+            for name in self.url.query:
+                if f"keyword argument '{name}'" in str(error):
+                    raise exceptions.ConfigurationError(
+                        f"{location.OPTION}: {self.shown} cannot be opened "
+                        f"with '{name}', which the driver "
+                        f"{self.url.drivername} does not know"
+                    ) from None
+            raise
         except ImportError as error:
             extra = location.SUPPORTED[self.kind]
             raise exceptions.ConfigurationError(

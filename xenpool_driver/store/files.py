@@ -56,9 +56,9 @@ def exists(path: str) -> bool:
         kind = 'Is a directory' if stat.S_ISDIR(found.st_mode) else 'no file'
         raise exceptions.StoreError(f"database {path}: {kind} ({path})")
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
-        raise exceptions.StoreError(
-            f"database {path}: {os.strerror(errno.EACCES)} ({path})"
-        )
+        fixed = os.statvfs(path).f_flag & os.ST_RDONLY
+        why = os.strerror(errno.EROFS if fixed else errno.EACCES)
+        raise exceptions.StoreError(f"database {path}: {why} ({path})")
     if not found.st_size:
         raise exceptions.StoreError(
             f"database {path} is an empty file, so it is none of ours: a new "

@@ -65,10 +65,10 @@ def parse(text: str | None) -> sa.URL:
             f"postgresql://USER:PASSWORD@HOST/DATABASE"
         ) from None
     url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
-    if url.get_backend_name() not in SUPPORTED:
+    if url.drivername not in DRIVERS.values():
         raise exceptions.ConfigurationError(
             f"{OPTION}: '{url.drivername}' is not supported; use one of "
-            f"{', '.join(sorted(SUPPORTED))}"
+            f"{', '.join(sorted(SUPPORTED))}, and name no driver"
         )
     return _file(url) if url.get_backend_name() == 'sqlite' else _server(url)
 
