@@ -105,6 +105,11 @@ def memberships(lab: simulator.Simulation) -> set[tuple[str, ...]]:
     }
 
 
+def plain(text: str, path: pathlib.Path) -> str:
+    """Return what is printed without the option that commands repeat."""
+    return text.replace(f"xenpool --config-file {path} ", 'xenpool ')
+
+
 class Result(typing.NamedTuple):
     """What a command left behind."""
 

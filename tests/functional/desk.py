@@ -72,7 +72,9 @@ class Desk:
     def __call__(self, *words: str) -> cli_lab.Result:
         """Type a command."""
         status = main.main(['--config-file', str(self.path), *words])
-        out, err = self.capsys.readouterr()
+        out, err = (
+            cli_lab.plain(text, self.path) for text in self.capsys.readouterr()
+        )
         return cli_lab.Result(status, out, err)
 
     def done(self, *words: str) -> cli_lab.Result:

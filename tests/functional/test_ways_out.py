@@ -49,7 +49,9 @@ class Site(typing.NamedTuple):
     def run(self, *words: str, status: int = 0) -> cli_lab.Result:
         """Run a command and return what it printed."""
         done = main.main(['--config-file', str(self.conf), *words])
-        out, err = self.capsys.readouterr()
+        out, err = (
+            cli_lab.plain(text, self.conf) for text in self.capsys.readouterr()
+        )
         assert done == status, (out, err)
         return cli_lab.Result(done, out, err)
 

@@ -11,6 +11,7 @@ import csv
 import datetime
 import io
 import json
+import logging
 import pathlib
 import sqlite3
 import typing
@@ -20,7 +21,7 @@ import yaml
 
 from tests import paper_driver
 from xenpool_driver import base, exceptions, model, store
-from xenpool_driver.cli import main
+from xenpool_driver.cli import main, progress
 
 SECRET = 'n0b0dy-sees-this'
 
@@ -77,7 +78,10 @@ def xenpool(
 ) -> Run:
     def run(*argv: str) -> Result:
         status = main.main(['--config-file', str(config_file), *argv])
-        out, err = capsys.readouterr()
+        out, err = (
+            text.replace(f"xenpool --config-file {config_file} ", 'xenpool ')
+            for text in capsys.readouterr()
+        )
         return Result(status, out, err)
 
     return run
@@ -609,3 +613,13 @@ def test_db_upgrade_and_version(xenpool: Run) -> None:
     assert upgraded.status == 0
     assert shown['database'] == shown['program']
     assert shown['program'] in upgraded.out
+
+
+def test_progress_of_no_host_names_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    tell = progress.Lines()
+    tell('', 'look for the pool', None)
+    tell('xen01', 'join', None)
+    assert caplog.messages == ['look for the pool', 'xen01: join']

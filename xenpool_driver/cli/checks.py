@@ -50,12 +50,13 @@ class _Reports(command.Lister):
             (status.of_report(report, self.when_failed) for report in reports),
             default=status.DONE,
         )
+        told = self.app.repeater.value(self.shape(reports))
         if parsed_args.formatter == 'json':
-            self.say(json.dumps(self.shape(reports), indent=2))
+            self.say(json.dumps(told, indent=2))
         elif parsed_args.formatter == 'yaml':
             import yaml
 
-            self.say(yaml.safe_dump(self.shape(reports), sort_keys=False))
+            self.say(yaml.safe_dump(told, sort_keys=False))
         else:
             rows = _rows(reports, parsed_args.all)
             super().produce_output(parsed_args, column_names, rows)

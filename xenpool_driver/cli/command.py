@@ -84,7 +84,9 @@ class _Base(command.Command):
                 self.workbench,
                 aggregate,
                 is_remote,
-                lambda text: show(self.app.mask.clean(text)),
+                lambda text: show(
+                    self.app.repeater.text(self.app.mask.clean(text))
+                ),
             )
             with interrupts.answered(watch):
                 yield listener
@@ -94,7 +96,8 @@ class _Base(command.Command):
 
         :param lines: whether the text has more lines than one.
         """
-        shown = redaction.visible(self.app.mask.clean(text), lines)
+        told = self.app.repeater.text(self.app.mask.clean(text))
+        shown = redaction.visible(told, lines)
         print(shown, file=self.app.stderr)
 
     def say(self, text: str) -> None:
@@ -147,7 +150,10 @@ class Lister(_Display, lister.Lister):
         data: collections.abc.Iterable[collections.abc.Sequence[typing.Any]],
     ) -> int:
         """Print the objects."""
-        rows = [formats.shown(row, parsed_args.formatter) for row in data]
+        rows = [
+            formats.shown(self.app.repeater.value(row), parsed_args.formatter)
+            for row in map(list, data)
+        ]
         return super().produce_output(parsed_args, column_names, rows)
 
 
@@ -161,7 +167,8 @@ class ShowOne(_Display, show.ShowOne):
         data: collections.abc.Sequence[typing.Any],
     ) -> int:
         """Print the object."""
-        row = formats.shown(data, parsed_args.formatter)
+        told = self.app.repeater.value(list(data))
+        row = formats.shown(told, parsed_args.formatter)
         return super().produce_output(parsed_args, column_names, row)
 
 

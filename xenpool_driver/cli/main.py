@@ -15,7 +15,7 @@ import typing
 
 from cliff import app, commandmanager
 
-from xenpool_driver.cli import status, workbench
+from xenpool_driver.cli import repeating, status, workbench
 
 _HERE = 'xenpool_driver.cli'
 
@@ -83,6 +83,7 @@ class App(app.App):
 
     :ivar exits: what is undone when the program ends.
     :ivar workbench: configuration, store and managers, opened when needed.
+    :ivar repeater: repeats the global options in commands that are printed.
     :ivar mask: takes passwords out of whatever is printed.
     """
 
@@ -98,6 +99,7 @@ class App(app.App):
         )
         self.exits = contextlib.ExitStack()
         self.mask = Mask()
+        self.repeater = repeating.Repeater(None)
         self.workbench = workbench.Workbench(None, self.mask.learn)
 
     def build_option_parser(
@@ -135,6 +137,7 @@ class App(app.App):
 
     def configure_logging(self) -> None:
         """Log to stderr: warnings, and progress where no bar shows it."""
+        self.repeater = repeating.Repeater(self.options.config_file)
         root = logging.getLogger()
         others = list(root.handlers)
         try:
@@ -148,9 +151,15 @@ class App(app.App):
         for handler in root.handlers:
             if handler not in others:
                 handler.addFilter(self.mask.filter)
+                handler.addFilter(self._repeat)
                 self.exits.callback(root.removeHandler, handler)
         if level == logging.WARNING and not self.stderr.isatty():
             self.LOG.setLevel(logging.INFO)
+
+    def _repeat(self, record: logging.LogRecord) -> bool:
+        """Repeat the global options in a log record; let it pass."""
+        record.msg, record.args = self.repeater.text(record.getMessage()), ()
+        return True
 
     def print_help_if_requested(self) -> None:
         """Print the options and all commands, if that was asked for."""
