@@ -53,7 +53,8 @@ def test_a_member_takes_over_from_a_dead_master(lab: labs.Lab) -> None:
         lab.stage.machine('xen02').address,
     )
     labs.agree(lab)
-    assert [finding.check for finding in report.findings] == ['stranded']
+    told = [finding.check for finding in report.findings]
+    assert told == ['stranded', 'identity']
 
 
 def test_guests_of_the_dead_master_are_named_and_left_alone(
@@ -61,8 +62,9 @@ def test_guests_of_the_dead_master_are_named_and_left_alone(
 ) -> None:
     mishaps.kill(lab.stage.machine('xen01'))
 
-    [finding] = promote(lab).findings
+    [finding, left] = promote(lab).findings
 
+    assert "'xen01' was the master and is a member still" in left.message
     db = lab.stage.machine('xen02').db
     assert db is not None
     [web1] = [vm for vm in db.all('VM').values() if vm['name_label'] == 'web1']

@@ -531,4 +531,4 @@ def test_control_domains_of_a_pool_with_another_stamp_are_left_alone(
     told = [
         one for one in report.findings if 'were not destroyed' in one.message
     ]
-    assert 'does not carry its stamp' in told[0].message
+    assert 'belongs to another aggregate' in told[0].message
