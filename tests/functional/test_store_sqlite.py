@@ -239,7 +239,7 @@ def test_command_that_needs_a_database_creates_none(
     assert err == (
         f"xenpool: there is no database {gone}, and nothing was created: is "
         f"[database] connection right? The first aggregate makes it: xenpool "
-        f"--config-file {conf_file} aggregate create NAME\n"
+        f"--config-file {conf_file} aggregate create pool1\n"
     )
     assert not (tmp_path / 'no').exists()
     create = ['--config-file', str(conf_file), 'aggregate', 'create', 'web']
