@@ -25,7 +25,7 @@ from xenpool_driver import conf as config
 from xenpool_driver import driver, exceptions, store
 from xenpool_driver.cli import rehearsal_reads
 from xenpool_driver.compute import aggregates, manager
-from xenpool_driver.conf import options
+from xenpool_driver.conf import numbers, options
 
 if typing.TYPE_CHECKING:
     from oslo_config import cfg
@@ -38,8 +38,9 @@ TIME_SCALE = 20.0
 """Simulated seconds per second. Faster, and the machine's own speed would
 show in the estimate."""
 
-LEASE = 10.0 * 365 * 86400
-"""Simulated seconds: nobody else works on the stage."""
+LEASE = float(numbers.DAY)
+"""Simulated seconds, the most that a lease may last: nobody else works on
+the stage."""
 
 _OWN_OPTIONS = {'compute_driver', 'lease_duration'}
 
