@@ -79,7 +79,7 @@ def test_who_has_lost_the_pool_is_refused_and_can_let_it_go(
         for words in COMMANDS:
             refused = first(*words)
             assert refused.status == 3, (words, refused)
-            told = refused.out + refused.err
+            told = cli_lab.plain(refused.out + refused.err, first.conf)
             assert 'xenpool aggregate release web' in told, (words, told)
             changed = refusals.differences(before, _records(lab))
             assert not changed, (words, changed)
