@@ -15,7 +15,6 @@ from xenpool_driver import (
     identity,
     model,
     snapshot,
-    storage_roles,
 )
 from xenpool_driver.identity import Who
 from xenpool_driver.preflight import answers, eject, leaving
@@ -95,31 +94,13 @@ def domain_left(case: EjectCase) -> checks.Problems:
 
 def roles(case: EjectCase) -> checks.Problems:
     """What pool and hosts use by default, and no host will be connected to."""
-    target = storage_roles.refuge(case.pool, case.host.ref)
-    for sr in case.leaving_srs:
-        for owner, name, found in storage_roles.pointers(
-            case.pool, sr.ref.__eq__
-        ):
-            if owner.ref == case.host.ref:
-                continue
-            yield checks.warning(
-                f"{sr.name} is the {' and the '.join(found)} of {name}; no "
-                f"host will be connected to it",
-                storage_roles.pointing(owner, found.values(), target),
-                findings.at_fault(sr, owner, name=name),
-            )
+    return leaving.roles(case, '; no host will be connected to it')
 
 
 def suspended(case: EjectCase) -> checks.Problems:
     """Suspended machines whose memory image lies on storage that only the
     dead host was connected to."""
-    going = {sr.ref: sr for sr in case.leaving_srs}
-    for vm in case.pool.vms.values():
-        image = case.pool.vdis.get(vm.suspend_vdi or '')
-        sr = going.get(image.sr or '') if image else None
-        if image is None or sr is None:
-            continue
-        kind = 'snapshot' if vm.is_a_snapshot else 'suspended virtual machine'
+    for vm, kind, image, sr in leaving.memories(case):
         yield checks.warning(
             f"the {kind} {vm.name} cannot be resumed any more: its memory "
             f"image {image.name} lies on {sr.name}, which only "

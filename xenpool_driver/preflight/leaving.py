@@ -3,11 +3,20 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import functools
 import shlex
 
-from xenpool_driver import domains, findings, identity, objects, snapshot
+from xenpool_driver import (
+    domains,
+    findings,
+    identity,
+    objects,
+    snapshot,
+    storage_roles,
+)
+from xenpool_driver.preflight import check as checks
 from xenpool_driver.preflight import evacuation
 
 _NO_DATA = frozenset({'udev', 'iso'})
@@ -141,3 +150,41 @@ class EjectCase:
         return findings.after_guests(
             self.host, self.guests, self.removing('--forget', '--yes')
         )
+
+
+def roles(case: EjectCase, fate: str) -> checks.Problems:
+    """What pool and other hosts use by default, of the storage that goes.
+
+    :param fate: the end of the message: what becomes of it.
+    """
+    target = storage_roles.refuge(case.pool, case.host.ref)
+    for sr in case.leaving_srs:
+        for owner, name, found in storage_roles.pointers(
+            case.pool, sr.ref.__eq__
+        ):
+            if owner.ref == case.host.ref:
+                continue
+            yield checks.warning(
+                f"{sr.name} is the {' and the '.join(found)} of {name}{fate}",
+                storage_roles.pointing(owner, found.values(), target),
+                findings.at_fault(sr, owner, name=name),
+            )
+
+
+def memories(
+    case: EjectCase,
+) -> collections.abc.Iterator[
+    tuple[objects.Vm, str, objects.Vdi, objects.Storage]
+]:
+    """Return the memory images on storage that goes.
+
+    :returns: (the machine, what kind it is, the image, its storage).
+    """
+    going = {sr.ref: sr for sr in case.leaving_srs}
+    for vm in case.pool.vms.values():
+        image = case.pool.vdis.get(vm.suspend_vdi or '')
+        sr = going.get(image.sr or '') if image else None
+        if image is None or sr is None:
+            continue
+        kind = 'snapshot' if vm.is_a_snapshot else 'suspended virtual machine'
+        yield vm, kind, image, sr

@@ -167,13 +167,7 @@ def suspended(case: EjectCase) -> checks.Problems:
 
     The image is no disk of theirs: no VBD leads to it.
     """
-    going = {sr.ref: sr for sr in case.leaving_srs}
-    for vm in case.pool.vms.values():
-        image = case.pool.vdis.get(vm.suspend_vdi or '')
-        sr = going.get(image.sr or '') if image else None
-        if image is None or sr is None:
-            continue
-        kind = 'snapshot' if vm.is_a_snapshot else 'suspended virtual machine'
+    for vm, kind, image, sr in leaving.memories(case):
         yield checks.warning(
             f"the {kind} {vm.name} would lose its memory: the image "
             f"{image.name} lies on {sr.name}",
@@ -184,19 +178,7 @@ def suspended(case: EjectCase) -> checks.Problems:
 
 def roles(case: EjectCase) -> checks.Problems:
     """Fields of the pool and its other hosts that would point to nothing."""
-    target = storage_roles.refuge(case.pool, case.host.ref)
-    for sr in case.leaving_srs:
-        for owner, name, found in storage_roles.pointers(
-            case.pool, sr.ref.__eq__
-        ):
-            if owner.ref == case.host.ref:
-                continue
-            yield checks.warning(
-                f"{sr.name} is the {' and the '.join(found)} of {name}, "
-                f"which would point to nothing",
-                storage_roles.pointing(owner, found.values(), target),
-                findings.at_fault(sr, owner, name=name),
-            )
+    return leaving.roles(case, ', which would point to nothing')
 
 
 def iso_libraries(case: EjectCase) -> checks.Problems:
